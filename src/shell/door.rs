@@ -1,0 +1,134 @@
+//! The door: takes a request for what it is, and answers with an error before anything is fetched, or with
+//! the events of an invocation. What the invocation does is left to it.
+
+use super::events::Events;
+use super::incoming::BodyReader;
+use super::invocation;
+use crate::failure::{Failure, FailureKind};
+use crate::job::{EVENTS_CONTENT_TYPE, Event, JOB_CONTENT_TYPE, Job};
+use crate::limits::JOB_BYTES_MAX;
+use crate::source::Configuration;
+use spin_sdk::http::{Fields, IncomingRequest, Method, OutgoingResponse, ResponseOutparam};
+
+/// Why a request is turned away.
+struct Refusal {
+    status: u16,
+    failure: Failure,
+}
+
+impl Refusal {
+    fn bad_job(status: u16, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            failure: Failure::lasting(FailureKind::BadJob, message),
+        }
+    }
+}
+
+/// Answers one request.
+pub(super) async fn answer(request: IncomingRequest, response: ResponseOutparam) {
+    let (job, configuration) = match admit(request).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return refuse(refusal, response).await,
+    };
+    let Some(events) = begin(response, 200, EVENTS_CONTENT_TYPE) else {
+        return;
+    };
+    let event = match invocation::run(&job, configuration, &events).await {
+        Ok(report) => Event::Done {
+            report: Box::new(report),
+        },
+        Err(error) => Event::Failed { error },
+    };
+    // Where the caller is gone, nobody is left to be told so.
+    let _ = events.finish(&event).await;
+}
+
+async fn admit(request: IncomingRequest) -> Result<(Job, Configuration), Refusal> {
+    if !matches!(request.method(), Method::Post) {
+        let message = "a job is sent by POST";
+        return Err(Refusal::bad_job(405, message));
+    }
+    check_head(&request.headers())?;
+    let body = read_job(request).await?;
+    let job = Job::from_wire(&body).map_err(|error| Refusal::bad_job(400, error.to_string()))?;
+    let configuration =
+        Configuration::from_environment(|name| std::env::var(name).ok()).map_err(|error| {
+            tell_operator(&error.to_string());
+            Refusal {
+                status: 500,
+                failure: Failure::lasting(
+                    FailureKind::Configuration,
+                    "the component is not configured; its log says what is missing",
+                ),
+            }
+        })?;
+    Ok((job, configuration))
+}
+
+fn check_head(headers: &Fields) -> Result<(), Refusal> {
+    let header = |name: &str| {
+        headers
+            .get(name)
+            .into_iter()
+            .next()
+            .and_then(|value| String::from_utf8(value).ok())
+    };
+    let content_type = header("content-type").unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    if !media_type.eq_ignore_ascii_case(JOB_CONTENT_TYPE) {
+        let message = format!("a job's content-type is {JOB_CONTENT_TYPE}");
+        return Err(Refusal::bad_job(415, message));
+    }
+    let stated = header("content-length").and_then(|text| text.parse::<u64>().ok());
+    if stated.is_some_and(|bytes| bytes > JOB_BYTES_MAX as u64) {
+        return Err(too_large());
+    }
+    Ok(())
+}
+
+fn too_large() -> Refusal {
+    Refusal::bad_job(413, format!("a job has at most {JOB_BYTES_MAX} bytes"))
+}
+
+async fn read_job(request: IncomingRequest) -> Result<Vec<u8>, Refusal> {
+    let unreadable = || Refusal::bad_job(400, "the request's body could not be read");
+    let body = request.consume().map_err(|()| unreadable())?;
+    let stream = body.stream().map_err(|()| unreadable())?;
+    let mut reader = BodyReader::new(stream, body);
+    let mut job = Vec::new();
+    while let Some(piece) = reader.read(JOB_BYTES_MAX).await.map_err(|_| unreadable())? {
+        job.extend(piece);
+        if job.len() > JOB_BYTES_MAX {
+            return Err(too_large());
+        }
+    }
+    Ok(job)
+}
+
+async fn refuse(refusal: Refusal, response: ResponseOutparam) {
+    if let Some(events) = begin(response, refusal.status, JOB_CONTENT_TYPE) {
+        let event = Event::Failed {
+            error: refusal.failure,
+        };
+        let _ = events.finish(&event).await;
+    }
+}
+
+/// Sends the head of the answer and gives the stream for its body.
+fn begin(response: ResponseOutparam, status: u16, content_type: &str) -> Option<Events> {
+    let headers = [("content-type".to_owned(), content_type.as_bytes().to_vec())];
+    let answer = OutgoingResponse::new(Fields::from_list(&headers).ok()?);
+    answer.set_status_code(status).ok()?;
+    let body = answer.body().ok()?;
+    response.set(answer);
+    Events::of_answer(body)
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "standard error is the log of a component, on every host"
+)]
+fn tell_operator(message: &str) {
+    eprintln!("prefix-tar: {message}");
+}

@@ -1,0 +1,75 @@
+//! Bodies that come in, piece by piece: of responses and of the job's request.
+//! How much is read, and what it means, is left to the caller.
+
+use super::reactor::Readiness;
+use std::future::poll_fn;
+use std::task::Poll;
+use wasi::http::types::{ErrorCode, IncomingBody, IncomingResponse, http_error_code};
+use wasi::io::streams::{InputStream, StreamError};
+
+/// A body that is read. Fields drop in this order: each before what it belongs to.
+pub(super) struct BodyReader<Body> {
+    readiness: Readiness,
+    stream: InputStream,
+    _body: Body,
+}
+
+impl BodyReader<IncomingBody> {
+    /// The body of a response; `None` where it was taken before.
+    pub(super) fn of_response(response: &IncomingResponse) -> Option<Self> {
+        let body = response.consume().ok()?;
+        Some(Self::new(body.stream().ok()?, body))
+    }
+}
+
+impl<Body> BodyReader<Body> {
+    /// The reader of a body's stream, which keeps the body for as long.
+    pub(super) const fn new(stream: InputStream, body: Body) -> Self {
+        Self {
+            readiness: Readiness::new(),
+            stream,
+            _body: body,
+        }
+    }
+
+    /// The next piece of at most `bytes_max`, or `None` at the end.
+    pub(super) async fn read(&mut self, bytes_max: usize) -> Result<Option<Vec<u8>>, ErrorCode> {
+        poll_fn(|context| {
+            loop {
+                match self.stream.read(bytes_max as u64) {
+                    Ok(piece) if piece.is_empty() => {}
+                    Ok(piece) => return Poll::Ready(Ok(Some(piece))),
+                    Err(StreamError::Closed) => return Poll::Ready(Ok(None)),
+                    Err(StreamError::LastOperationFailed(error)) => {
+                        let code = http_error_code(&error).unwrap_or_else(|| {
+                            ErrorCode::InternalError(Some(error.to_debug_string()))
+                        });
+                        return Poll::Ready(Err(code));
+                    }
+                }
+                if self
+                    .readiness
+                    .poll(context, || self.stream.subscribe())
+                    .is_pending()
+                {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// The beginning of a response's body, at most `bytes_max`, as text. What cannot be read is left out.
+pub(super) async fn read_text(response: &IncomingResponse, bytes_max: usize) -> String {
+    let mut text = Vec::new();
+    if let Some(mut reader) = BodyReader::of_response(response) {
+        while text.len() < bytes_max {
+            match reader.read(bytes_max - text.len()).await {
+                Ok(Some(piece)) => text.extend(piece),
+                Ok(None) | Err(_) => break,
+            }
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
