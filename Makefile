@@ -1,0 +1,31 @@
+# Everything here sets up what it needs, on a machine that has rustup, a C compiler and make.
+
+TARGET := wasm32-wasip2
+CARGO := cargo
+
+.PHONY: help demo test build lint doc toolchain
+
+help: ## What can be made
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
+
+toolchain:
+	@rustup show active-toolchain >/dev/null 2>&1 || rustup toolchain install
+	@rustup target add $(TARGET) 2>/dev/null
+
+demo: toolchain ## See it work, offline, and what it costs
+	$(CARGO) run --release --locked --package orchestrator -- demo
+
+test: toolchain ## Every test
+	$(CARGO) test --release --locked --workspace
+
+build: toolchain ## The orchestrator, with the component in it: target/release/orchestrator
+	$(CARGO) build --release --locked --package orchestrator
+
+lint: toolchain ## Format, lints, documentation and dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --package prefix-tar --lib --profile component --target $(TARGET) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps --document-private-items
+	$(CARGO) deny --workspace --locked check bans licenses sources
+	@echo "the component must not depend on tokio"
+	@! $(CARGO) tree --locked --package prefix-tar --target $(TARGET) --edges normal --prefix none | grep -q '^tokio '

@@ -1,0 +1,92 @@
+//! `verify`: reads an archive again, from the command line.
+
+use super::{End, print, tell};
+use crate::destination::DestinationName;
+use crate::dispatch::Stop;
+use crate::figures;
+use crate::progress::counter::Counter;
+use crate::verify::{Verdict, verify};
+use clap::Args;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use tokio_util::sync::CancellationToken;
+
+const EXAMPLES: &str = "\
+Examples:
+  orchestrator verify ./archive
+  orchestrator verify ./archive --json | jq .damages";
+
+/// Read an archive again, all of it, and name every damage
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Verify {
+    /// The archive
+    #[arg(value_name = "DEST")]
+    archive: DestinationName,
+
+    /// Print the verdict as JSON to standard output
+    #[arg(long)]
+    json: bool,
+}
+
+impl Verify {
+    pub(super) async fn run(self, stop: Stop) -> anyhow::Result<End> {
+        let DestinationName::Folder(folder) = self.archive;
+        anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
+        let shown = folder.display().to_string();
+        let verdict = read(folder, !self.json, &stop.gently).await?;
+        if stop.gently.is_cancelled() {
+            tell("stopped before all was read");
+            return Ok(End::Stopped);
+        }
+        if self.json {
+            print(&serde_json::to_string(&verdict)?);
+        } else {
+            print_verdict(&verdict, &shown);
+        }
+        Ok(if verdict.damages.is_empty() {
+            End::Done
+        } else {
+            End::Failed
+        })
+    }
+}
+
+/// Reads the archive in `folder`, with a bar on a terminal.
+pub(super) async fn read(
+    folder: PathBuf,
+    is_shown: bool,
+    stop: &CancellationToken,
+) -> anyhow::Result<Verdict> {
+    let stop = stop.clone();
+    let verdict = tokio::task::spawn_blocking(move || {
+        let counter = Counter::new("verifying", is_shown && std::io::stderr().is_terminal());
+        verify(
+            &folder,
+            &stop,
+            |prefixes| counter.begin(prefixes),
+            || counter.count(),
+        )
+    });
+    Ok(verdict.await?)
+}
+
+fn print_verdict(verdict: &Verdict, archive: &str) {
+    for damage in &verdict.damages {
+        tell(&format!("damaged: {damage}"));
+    }
+    let read = format!(
+        "{}, {} ranges, {} hashes, {} of tars",
+        figures::prefixes(verdict.prefixes),
+        figures::grouped(verdict.ranges),
+        figures::grouped(verdict.hashes),
+        figures::data(verdict.tar_bytes),
+    );
+    match verdict.damages.len() {
+        0 => print(&format!("{archive} is whole: {read}")),
+        1 => print(&format!("{archive} has 1 damage: {read} are whole")),
+        damages => print(&format!(
+            "{archive} has {damages} damages: {read} are whole"
+        )),
+    }
+}

@@ -1,0 +1,165 @@
+//! The component's answer, as any host brings it: NDJSON taken apart into events, until the final one.
+//! How the bytes come here is left to the host.
+
+use super::InvocationProgress;
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::Body;
+use prefix_tar::failure::{Failure, FailureKind};
+use prefix_tar::job::{Event, Report};
+use prefix_tar::limits::REPORT_BYTES_MAX;
+use std::pin::pin;
+
+/// The longest line, in bytes: a report and the event around it.
+const LINE_BYTES_MAX: usize = REPORT_BYTES_MAX + 1024;
+
+/// Reads an answer to its final event. `None`: it ended without one.
+///
+/// The connection is not read to its end after that: the final event says all.
+pub async fn read<AnswerBody>(
+    body: AnswerBody,
+    on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
+) -> Option<Result<Report, Failure>>
+where
+    AnswerBody: Body<Data = Bytes>,
+{
+    let mut body = pin!(body);
+    let mut lines = Lines::default();
+    while let Some(Ok(frame)) = body.frame().await {
+        let Ok(bytes) = frame.into_data() else {
+            continue;
+        };
+        if let Some(outcome) = lines.push(&bytes, on_progress) {
+            return Some(outcome);
+        }
+    }
+    None
+}
+
+/// The answer so far: the beginning of a line that is not whole.
+#[derive(Debug, Default)]
+struct Lines {
+    begun: Vec<u8>,
+}
+
+impl Lines {
+    fn push(
+        &mut self,
+        bytes: &[u8],
+        on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
+    ) -> Option<Result<Report, Failure>> {
+        let mut rest = bytes;
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let (line, after) = rest.split_at(end + 1);
+            rest = after;
+            self.begun.extend_from_slice(line);
+            let outcome = outcome_of(&self.begun, on_progress);
+            self.begun.clear();
+            if outcome.is_some() {
+                return outcome;
+            }
+        }
+        self.begun.extend_from_slice(rest);
+        (self.begun.len() > LINE_BYTES_MAX).then(|| {
+            Err(Failure::lasting(
+                FailureKind::Died,
+                format!("the answer has a line of more than {LINE_BYTES_MAX} bytes; is this the component?"),
+            ))
+        })
+    }
+}
+
+fn outcome_of(
+    line: &[u8],
+    on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
+) -> Option<Result<Report, Failure>> {
+    match serde_json::from_slice(line) {
+        Ok(Event::Progress {
+            ranges,
+            bytes,
+            linear_memory,
+        }) => {
+            on_progress(InvocationProgress {
+                ranges,
+                data_bytes: bytes,
+                linear_memory,
+            });
+            None
+        }
+        Ok(Event::Done { report }) => Some(Ok(*report)),
+        Ok(Event::Failed { error }) => Some(Err(error)),
+        Err(error) => Some(Err(Failure::lasting(
+            FailureKind::Died,
+            format!(
+                "the answer has a line that is no event ({}); is this the component, and of this version?",
+                what_it_is(&error)
+            ),
+        ))),
+    }
+}
+
+/// What is said of a line that is no event: never the line itself.
+fn what_it_is(error: &serde_json::Error) -> &'static str {
+    match error.classify() {
+        serde_json::error::Category::Data => "JSON of something else",
+        _ => "not JSON",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::Full;
+    use std::sync::Mutex;
+
+    const PROGRESS: &str =
+        "{\"event\":\"progress\",\"ranges\":512,\"bytes\":1,\"linear_memory\":2}\n";
+    const FAILED: &str = "{\"event\":\"failed\",\"error\":{\"kind\":\"source_status\",\"message\":\"m\",\"retryable\":true}}\n";
+
+    async fn read_text(text: &str) -> (Option<Result<Report, Failure>>, usize) {
+        let seen = Mutex::new(0);
+        let on_progress = |_| *seen.lock().expect("not poisoned") += 1;
+        let body = Full::new(Bytes::copy_from_slice(text.as_bytes()));
+        let outcome = read(body, &on_progress).await;
+        let seen = *seen.lock().expect("not poisoned");
+        (outcome, seen)
+    }
+
+    #[tokio::test]
+    async fn events_are_read_to_the_final_one() {
+        let text = format!("{PROGRESS}{PROGRESS}{FAILED}{PROGRESS}");
+        let (outcome, seen) = read_text(&text).await;
+        let failure = outcome.expect("an outcome").expect_err("a failure");
+        assert_eq!(failure.kind, FailureKind::SourceStatus);
+        assert_eq!(seen, 2);
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_a_final_event_has_no_outcome() {
+        for text in ["", PROGRESS, &FAILED[..FAILED.len() - 1]] {
+            let (outcome, _) = read_text(text).await;
+            assert_eq!(outcome, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_event_is_said_to_be_none_and_not_repeated() {
+        for text in ["<html>secret\n", "{\"secret\":1}\n", &"x".repeat(1 << 21)] {
+            let (outcome, _) = read_text(text).await;
+            let failure = outcome.expect("an outcome").expect_err("a failure");
+            assert_eq!(failure.kind, FailureKind::Died);
+            assert!(!failure.message.contains("secret"));
+        }
+    }
+
+    #[test]
+    fn a_line_may_come_byte_by_byte() {
+        let mut lines = Lines::default();
+        let outcomes: Vec<_> = FAILED
+            .as_bytes()
+            .chunks(1)
+            .filter_map(|byte| lines.push(byte, &|_| ()))
+            .collect();
+        assert_eq!(outcomes.len(), 1);
+    }
+}

@@ -1,0 +1,255 @@
+//! The component's outgoing requests: to the origins that the run knows and no others, over connections that
+//! are kept, within the timeouts that the guest asked for. What is requested is left to the guest.
+//!
+//! wasmtime's own default opens a connection per request, which over TLS is a handshake per range.
+
+mod bodies;
+mod errors;
+
+use bodies::{DeclaredBody, TimedBody};
+use errors::{error_of_client, was_not_processed};
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use prefix_tar::limits::{CONNECT_TIMEOUT, EXPECTED_BYTES_MAX, RANGE_BYTES_MAX, WINDOW_MAX};
+use prefix_tar::source::SourceUrl;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+/// How long a connection is kept without a request. Servers close theirs after a minute or more.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Connections kept per host and lane: the window's and the PUT's.
+const IDLE_CONNECTIONS_MAX: usize = WINDOW_MAX as usize + 1;
+
+/// What an HTTP/1.1 connection reads at once, in bytes. A range is about half of it.
+const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// What an HTTP/2 connection takes that the guest has not read, in bytes. More than what the guest expects in
+/// flight, or a range that is waited for could be stuck behind those that are not.
+const H2_CONNECTION_WINDOW_BYTES: u32 = EXPECTED_BYTES_MAX as u32 + 1024 * 1024;
+
+/// The same of one stream, in bytes: a whole range of the largest size.
+const H2_STREAM_WINDOW_BYTES: u32 = RANGE_BYTES_MAX as u32;
+
+/// How often a request is sent again that a server says it has not looked at: servers end HTTP/2 connections
+/// after so many requests (nginx: 1,000), with a window of them on the way.
+const RESENDS_MAX: u32 = 3;
+
+/// A timeout that the guest did not ask for.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
+
+type PooledClient = Client<HttpsConnector<HttpConnector>, DeclaredBody>;
+
+/// Scheme, host and port: what a component may reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    is_https: bool,
+    authority: String,
+}
+
+impl Origin {
+    /// The origin of a source.
+    pub fn of_source(source: &SourceUrl) -> Self {
+        Self::new(source.is_https(), source.authority())
+    }
+
+    /// The origin with this authority.
+    pub fn new(is_https: bool, authority: &str) -> Self {
+        Self {
+            is_https,
+            authority: authority.to_owned(),
+        }
+    }
+
+    fn is_of(&self, uri: &http::Uri) -> bool {
+        let is_https = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
+        is_https == self.is_https
+            && uri
+                .authority()
+                .is_some_and(|authority| authority.as_str().eq_ignore_ascii_case(&self.authority))
+    }
+}
+
+/// Pools of connections, one for each invocation that runs at the same time: over HTTP/2 each has a
+/// connection of its own, and each pool is taken by one invocation after the other.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    origins: Arc<[Origin]>,
+    connector: HttpsConnector<HttpConnector>,
+    idle: Arc<Mutex<Vec<PooledClient>>>,
+}
+
+impl Lanes {
+    pub(super) fn new(origins: Vec<Origin>, ca_file: Option<&Path>) -> anyhow::Result<Self> {
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(crate::tls::client_config(ca_file)?)
+            .https_or_http()
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(http);
+        Ok(Self {
+            origins: origins.into(),
+            connector,
+            idle: Arc::default(),
+        })
+    }
+
+    /// A lane that nobody else uses; a new one where all are taken.
+    pub(super) fn take(&self) -> Lane {
+        let idle = self
+            .idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
+        Lane {
+            origins: Arc::clone(&self.origins),
+            client: idle.unwrap_or_else(|| self.new_client()),
+            home: Arc::clone(&self.idle),
+        }
+    }
+
+    fn new_client(&self) -> PooledClient {
+        Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .http1_max_buf_size(READ_BUFFER_BYTES_MAX)
+            .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
+            .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
+            .build(self.connector.clone())
+    }
+}
+
+/// The connections of one invocation. They go back when it ends.
+pub(super) struct Lane {
+    origins: Arc<[Origin]>,
+    client: PooledClient,
+    home: Arc<Mutex<Vec<PooledClient>>>,
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.home
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(self.client.clone());
+    }
+}
+
+type Sent = Result<
+    (
+        Response<WasiBody>,
+        Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ),
+    Error,
+>;
+
+impl WasiHttpHooks for Lane {
+    /// The pool sets it where the protocol has it.
+    fn set_host_header(&mut self) -> bool {
+        false
+    }
+
+    fn send_request(
+        &mut self,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _written: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        if !self
+            .origins
+            .iter()
+            .any(|origin| origin.is_of(request.uri()))
+        {
+            let authority = request.uri().authority().map(ToString::to_string);
+            tracing::warn!(
+                ?authority,
+                "the component asked for a host that it may not reach"
+            );
+            return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
+        }
+        let client = self.client.clone();
+        Box::new(async move {
+            let response = send(client, request, options.unwrap_or_default()).await?;
+            let done: Box<dyn Future<Output = Result<(), Error>> + Send> =
+                Box::new(std::future::ready(Ok(())));
+            Ok((response, done))
+        })
+    }
+}
+
+async fn send(
+    client: PooledClient,
+    request: Request<WasiBody>,
+    options: RequestOptions,
+) -> Result<Response<WasiBody>, Error> {
+    let connect = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+    let first_byte = options.first_byte_timeout.unwrap_or(TIMEOUT_DEFAULT);
+    let between_bytes = options.between_bytes_timeout.unwrap_or(TIMEOUT_DEFAULT);
+    // The pool connects within the request, and bounds that by itself.
+    let response =
+        tokio::time::timeout(connect + first_byte, send_until_processed(client, request))
+            .await
+            .map_err(|_| Error::ConnectionReadTimeout)?
+            .map_err(|error| error_of_client(&error))?;
+    Ok(response.map(|body| TimedBody::new(body, between_bytes).boxed_unsync()))
+}
+
+/// Sends a request, and where it has no body, sends it again when the server says that it has not looked at it.
+async fn send_until_processed(
+    client: PooledClient,
+    request: Request<WasiBody>,
+) -> Result<Response<Incoming>, hyper_util::client::legacy::Error> {
+    let declared = request
+        .headers()
+        .get(http::header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse().ok());
+    let mut resends_left = match request.body().is_end_stream() {
+        true => RESENDS_MAX,
+        false => 0,
+    };
+    let (head, body) = request.into_parts();
+    let mut body = DeclaredBody {
+        body,
+        left: declared,
+    };
+    loop {
+        match client
+            .request(Request::from_parts(head.clone(), body))
+            .await
+        {
+            Err(error) if resends_left > 0 && was_not_processed(&error) => {
+                resends_left -= 1;
+                body = DeclaredBody::empty();
+            }
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        let origin = Origin::new(false, "127.0.0.1:9000");
+        let is_of = |uri: &'static str| origin.is_of(&http::Uri::from_static(uri));
+        assert!(is_of("http://127.0.0.1:9000/bucket/AB.tar"));
+        assert!(!is_of("https://127.0.0.1:9000/bucket/AB.tar"));
+        assert!(!is_of("http://127.0.0.1:9001/bucket/AB.tar"));
+        assert!(!is_of("http://localhost:9000/bucket/AB.tar"));
+    }
+}

@@ -1,0 +1,81 @@
+//! What the errors of a client mean in WASI's words, and which of them say that nothing was done.
+//! What follows from an error is left to the request, and to the component.
+
+use std::error::Error as StdError;
+use wasmtime_wasi_http::Error;
+
+type Cause<'error> = &'error (dyn StdError + 'static);
+
+/// What an error was caused by. The source of an I/O error is that of the error inside, which would be passed
+/// over.
+fn next_cause(error: Cause<'_>) -> Option<Cause<'_>> {
+    match error.downcast_ref::<std::io::Error>() {
+        None => error.source(),
+        Some(error) => error.get_ref().map(|inner| inner as Cause<'_>),
+    }
+}
+
+/// An error and everything that it was caused by.
+fn causes(error: &hyper_util::client::legacy::Error) -> impl Iterator<Item = Cause<'_>> {
+    std::iter::successors(Some(error as Cause<'_>), |error| next_cause(*error))
+}
+
+/// Whether the server said that it has not looked at the request: with a GOAWAY that ends a connection in good
+/// order after so many requests, or by refusing the stream (RFC 9113, 6.8 and 8.7).
+pub(super) fn was_not_processed(error: &hyper_util::client::legacy::Error) -> bool {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<h2::Error>())
+        .any(|error| {
+            error.is_remote()
+                && (error.reason() == Some(h2::Reason::REFUSED_STREAM)
+                    || error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR))
+        })
+}
+
+/// The error of a request that got no response.
+pub(super) fn error_of_client(error: &hyper_util::client::legacy::Error) -> Error {
+    tracing::debug!(?error, "a request of the component failed");
+    for cause in causes(error) {
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+            return error_of_tls(tls);
+        }
+        if let Some(error) = cause.downcast_ref::<hyper::Error>() {
+            return error_of_hyper(error);
+        }
+        if cause.to_string() == "dns error" {
+            return Error::DnsError {
+                rcode: None,
+                info_code: None,
+            };
+        }
+        match cause
+            .downcast_ref::<std::io::Error>()
+            .map(std::io::Error::kind)
+        {
+            Some(std::io::ErrorKind::ConnectionRefused) => return Error::ConnectionRefused,
+            Some(std::io::ErrorKind::TimedOut) => return Error::ConnectionTimeout,
+            _ => {}
+        }
+    }
+    Error::ConnectionTerminated
+}
+
+fn error_of_tls(error: &rustls::Error) -> Error {
+    match error {
+        rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
+            Error::TlsCertificateError
+        }
+        _ => Error::TlsProtocolError,
+    }
+}
+
+/// The error of a response that broke off.
+pub(super) fn error_of_hyper(error: &hyper::Error) -> Error {
+    if error.is_incomplete_message() {
+        Error::HttpResponseIncomplete
+    } else if error.is_parse() {
+        Error::HttpProtocolError
+    } else {
+        Error::ConnectionTerminated
+    }
+}

@@ -1,0 +1,123 @@
+//! The main job in one call: from a source to a folder, one component invocation per prefix, on the embedded
+//! host. It puts destination, host, dispatch and manifest together; each does its own part.
+
+use crate::destination::Destination;
+use crate::destination::folder::FolderDestination;
+use crate::dispatch::{self, Outcome, Settings, Stop, Update};
+use crate::host::embedded::{EmbeddedHost, EmbeddedSettings, Origin};
+use crate::manifest::Manifest;
+use crate::plan::PrefixSet;
+use anyhow::Context as _;
+use jiff::Timestamp;
+use prefix_tar::source::{Encoding, SOURCE_ENCODING, SOURCE_URL, SourceUrl};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// What to mirror, and how.
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    /// The source.
+    pub source: SourceUrl,
+    /// The archive's folder.
+    pub folder: PathBuf,
+    /// Which prefixes.
+    pub prefixes: PrefixSet,
+    /// How the run is dispatched.
+    pub settings: Settings,
+    /// How ranges are asked for; `None`: gzip over a network, identity on this machine.
+    pub encoding: Option<Encoding>,
+    /// The bound of an invocation's time.
+    pub deadline: Duration,
+    /// A private CA to trust besides the platform's.
+    pub ca_file: Option<PathBuf>,
+    /// A component file instead of the one that the orchestrator carries.
+    pub component_file: Option<PathBuf>,
+}
+
+/// How it ended, and how long it took.
+#[derive(Debug)]
+pub struct Mirrored {
+    /// How each prefix ended.
+    pub outcome: Outcome,
+    /// From the first invocation to the manifest.
+    pub elapsed: Duration,
+}
+
+impl Mirror {
+    /// Mirrors. The manifest is written when, and only when, every prefix is stored.
+    ///
+    /// # Errors
+    /// The destination, the component or the CA file is not usable, or the manifest cannot be written. That
+    /// a prefix failed is in the outcome.
+    pub async fn run(self, stop: Stop, updates: mpsc::Sender<Update>) -> anyhow::Result<Mirrored> {
+        let destination = Arc::new(FolderDestination::open(&self.folder, self.deadline).await?);
+        let host = self.host(destination.origin()).await?;
+        let (began, started) = (Instant::now(), Timestamp::now());
+        destination.begin().await?;
+        let outcome = dispatch::run(
+            self.prefixes.iter(),
+            Arc::new(host),
+            Arc::<FolderDestination>::clone(&destination),
+            self.settings,
+            stop,
+            updates,
+        )
+        .await;
+        if outcome.is_complete() {
+            let manifest = self.manifest(&outcome, started);
+            destination.write_manifest(&manifest).await?;
+        }
+        let elapsed = began.elapsed();
+        // Nobody else holds the destination once the run has ended; if so, its store stops by being dropped.
+        if let Some(destination) = Arc::into_inner(destination) {
+            destination.close().await;
+        }
+        Ok(Mirrored { outcome, elapsed })
+    }
+
+    async fn host(&self, destination: Origin) -> anyhow::Result<EmbeddedHost> {
+        let encoding = self.encoding.unwrap_or(if self.source.is_loopback() {
+            Encoding::Identity
+        } else {
+            Encoding::Gzip
+        });
+        let environment = vec![
+            (SOURCE_URL.to_owned(), self.source.to_string()),
+            (SOURCE_ENCODING.to_owned(), encoding.as_str().to_owned()),
+        ];
+        let origins = vec![Origin::of_source(&self.source), destination];
+        let mut settings = EmbeddedSettings::new(environment, origins);
+        settings.deadline = self.deadline;
+        settings.ca_file.clone_from(&self.ca_file);
+        let file = self.component_file.clone();
+        tokio::task::spawn_blocking(move || match file {
+            None => EmbeddedHost::new(settings),
+            Some(file) => {
+                let shown = file.display();
+                settings.component = std::fs::read(&file)
+                    .with_context(|| format!("cannot read the component file {shown}"))?;
+                EmbeddedHost::new(settings)
+                    .with_context(|| format!("cannot use the component file {shown}"))
+            }
+        })
+        .await?
+    }
+
+    fn manifest(&self, outcome: &Outcome, started: Timestamp) -> Manifest {
+        Manifest {
+            tool: "prefix-tar".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            source: self.source.to_string(),
+            started: started.to_string(),
+            finished: Timestamp::now().to_string(),
+            totals: outcome.totals(),
+            objects: outcome
+                .stored
+                .values()
+                .map(|stored| stored.object.clone())
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! TLS: the one crypto provider, and the certificates that are trusted.
+//! Connections are left to whoever opens them.
+
+use anyhow::Context as _;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use rustls::{ClientConfig, RootCertStore};
+use std::path::Path;
+
+/// Makes ring the process's crypto provider. Google's client looks for it there.
+pub fn install_crypto_provider() {
+    // An error says that one is installed already: this one, by an earlier call.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// A client configuration that trusts the platform's certificates and, where it is given, a private CA.
+///
+/// # Errors
+/// The CA file cannot be read or has no certificate, or there is no certificate to trust at all.
+pub fn client_config(ca_file: Option<&Path>) -> anyhow::Result<ClientConfig> {
+    install_crypto_provider();
+    let mut roots = RootCertStore::empty();
+    let native = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(native.certs);
+    for error in native.errors {
+        tracing::debug!(%error, "a certificate of the platform could not be read");
+    }
+    if let Some(path) = ca_file {
+        let shown = path.display();
+        let certificates = CertificateDer::pem_file_iter(path)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .with_context(|| format!("cannot read the CA file {shown}"))?;
+        anyhow::ensure!(
+            !certificates.is_empty(),
+            "the CA file {shown} has no certificate in PEM"
+        );
+        for certificate in certificates {
+            roots.add(certificate).with_context(|| {
+                format!("the CA file {shown} has a certificate that is not usable")
+            })?;
+        }
+    }
+    Ok(ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}

@@ -1,0 +1,188 @@
+//! What comes out is what the source has, byte for byte, whatever the source speaks.
+
+use crate::harness::nginx::Nginx;
+use crate::harness::source::{Reply, Source, valid_body};
+use crate::harness::{assert_extracts_to, files_of, generated, mirror, run, run_whole, tars_of};
+use orchestrator::generate::HASHES_PER_RANGE;
+use orchestrator::verify::verify;
+use prefix_tar::job::Report;
+use prefix_tar::source::Encoding;
+use std::collections::BTreeMap;
+use tokio_util::sync::CancellationToken;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_ranges_give_the_same_tars_from_every_server_and_for_every_window() {
+    let ranges = generated("00-01", HASHES_PER_RANGE);
+    let archive = tempfile::tempdir().expect("a folder");
+    let source = Source::of_folder(ranges.path()).await;
+    run_whole(mirror(&source.url(), archive.path(), "00-01")).await;
+    assert_extracts_to(archive.path(), ranges.path());
+    let tars = tars_of(archive.path());
+    assert_eq!(tars.keys().collect::<Vec<_>>(), ["00.tar", "01.tar"]);
+
+    let same = async |change: &dyn Fn(&mut orchestrator::mirror::Mirror), what: &str| {
+        let other = tempfile::tempdir().expect("a folder");
+        let mut mirror = mirror(&source.url(), other.path(), "00-01");
+        change(&mut mirror);
+        run_whole(mirror).await;
+        assert!(tars_of(other.path()) == tars, "{what} gives other tars");
+    };
+    same(&|mirror| mirror.encoding = Some(Encoding::Gzip), "gzip").await;
+    for window in [1, 16, 64, 128] {
+        let what = format!("window {window}");
+        same(&|mirror| mirror.settings.window = Some(window), &what).await;
+    }
+
+    let Some(nginx) = Nginx::start(ranges.path()) else {
+        return;
+    };
+    same(&|mirror| mirror.source = nginx.plain(), "nginx").await;
+    let gzip = |mirror: &mut orchestrator::mirror::Mirror| {
+        mirror.source = nginx.gzip();
+        mirror.encoding = Some(Encoding::Gzip);
+    };
+    same(&gzip, "nginx with gzip").await;
+    let seen = nginx.protocols_seen();
+    assert!(!seen.contains("HTTP/2.0"), "{seen:?}");
+    for window in [1, 64, 128] {
+        let tls = |mirror: &mut orchestrator::mirror::Mirror| {
+            mirror.source = nginx.tls();
+            mirror.ca_file = Some(nginx.ca_file());
+            mirror.settings.window = Some(window);
+        };
+        same(&tls, "nginx over TLS with HTTP/2 and a private CA").await;
+    }
+    let seen = nginx.protocols_seen();
+    assert!(seen.contains("HTTP/2.0"), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_is_whole_with_its_reports_and_its_manifest() {
+    let ranges = generated("AB,FF", 40);
+    let archive = tempfile::tempdir().expect("a folder");
+    let source = Source::of_folder(ranges.path()).await;
+    run_whole(mirror(&source.url(), archive.path(), "AB,FF")).await;
+    let files = files_of(archive.path());
+    assert_eq!(
+        files.keys().collect::<Vec<_>>(),
+        ["AB.json", "AB.tar", "FF.json", "FF.tar", "manifest.json"]
+    );
+    let verdict = verify(archive.path(), &CancellationToken::new(), |_| (), || ());
+    assert_eq!(verdict.damages, []);
+    assert_eq!((verdict.prefixes, verdict.ranges), (2, 2 * 4096));
+
+    let report: Report = serde_json::from_slice(&files["AB.json"]).expect("a report");
+    assert_eq!(report.requests, 4096);
+    assert_eq!(report.retries, 0);
+    assert_eq!(report.content_length, files["AB.tar"].len() as u64);
+    assert!(report.range_etags.iter().all(|etag| !etag.is_empty()));
+    // The report is an index of the tar: range 7FF is where the sizes before it say.
+    let before: u64 = report.range_bytes[..0x7FF]
+        .iter()
+        .map(|bytes| prefix_tar::tar::entry_bytes(u64::from(*bytes)))
+        .sum();
+    let at = usize::try_from(before).expect("an offset") + prefix_tar::tar::BLOCK_BYTES;
+    let body = std::fs::read(ranges.path().join("AB7FF.txt")).expect("a range");
+    assert!(files["AB.tar"][at..].starts_with(&body));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_run_replaces_what_the_first_left() {
+    let (first, second) = (generated("00", 30), generated("00", 60));
+    let archive = tempfile::tempdir().expect("a folder");
+    let source = Source::of_folder(first.path()).await;
+    run_whole(mirror(&source.url(), archive.path(), "00")).await;
+    let source = Source::of_folder(second.path()).await;
+    run_whole(mirror(&source.url(), archive.path(), "00")).await;
+    assert_extracts_to(archive.path(), second.path());
+    let verdict = verify(archive.path(), &CancellationToken::new(), |_| (), || ());
+    assert_eq!(verdict.damages, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_outgrow_the_estimate_are_stored_by_the_second_attempt() {
+    let source = Source::answering(|range| {
+        Reply::Body(valid_body(if range.index() < 100 { 2_000 } else { 6_000 }))
+    })
+    .await;
+    let archive = tempfile::tempdir().expect("a folder");
+    let mirrored = run_whole(mirror(&source.url(), archive.path(), "00")).await;
+    let attempts: Vec<u32> = mirrored
+        .outcome
+        .stored
+        .values()
+        .map(|stored| stored.attempts)
+        .collect();
+    assert_eq!(attempts, [2]);
+    let verdict = verify(archive.path(), &CancellationToken::new(), |_| (), || ());
+    assert_eq!(verdict.damages, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefix_that_fails_is_named_and_the_others_are_stored_without_a_manifest() {
+    let source = Source::answering(|range| {
+        if range.to_string() == "017FF" {
+            Reply::Status(404)
+        } else {
+            Reply::Body(valid_body(1_000))
+        }
+    })
+    .await;
+    let archive = tempfile::tempdir().expect("a folder");
+    let mirrored = run(mirror(&source.url(), archive.path(), "00-03")).await;
+    let failed: BTreeMap<String, String> = mirrored
+        .outcome
+        .failed
+        .values()
+        .map(|failed| (failed.prefix.to_string(), failed.failure.to_string()))
+        .collect();
+    let message = format!("range 017FF: GET from {} answered 404", source.url());
+    assert_eq!(failed, BTreeMap::from([("01".to_owned(), message)]));
+    let files: Vec<String> = files_of(archive.path()).into_keys().collect();
+    assert_eq!(
+        files,
+        [
+            "00.json", "00.tar", "02.json", "02.tar", "03.json", "03.tar"
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_is_no_range_enters_no_tar() {
+    let swapped = {
+        let body = String::from_utf8(valid_body(400).to_vec()).expect("text");
+        let mut lines: Vec<&str> = body.split_inclusive("\r\n").collect();
+        lines.swap(3, 4);
+        lines.concat()
+    };
+    for (body, what) in [
+        (
+            "<html>Sign in</html>".to_owned(),
+            "line 1 does not begin with 35 upper-case hex characters",
+        ),
+        (swapped, "line 5 is not in strictly rising order"),
+        (String::new(), "line 1 is missing: the body is empty"),
+        (
+            format!("{:035X}:0\r\n", 1),
+            "line 1 has no decimal count from 1",
+        ),
+    ] {
+        let source = Source::answering(move |range| {
+            Reply::Body(if range.index() == 9 {
+                body.clone().into()
+            } else {
+                valid_body(500)
+            })
+        })
+        .await;
+        let stage = crate::harness::Stage::new(&source.url(), |_| ()).await;
+        let job = stage.job(crate::harness::prefix("00")).await;
+        let failure = stage.invoke(job).await.expect_err("no range");
+        assert!(failure.to_string().contains(what), "{failure}");
+        assert!(
+            failure.to_string().starts_with("range 00009: "),
+            "{failure}"
+        );
+        assert_eq!(stage.into_files().await, Vec::<String>::new());
+    }
+}

@@ -1,0 +1,328 @@
+//! What people type, and what they get for it.
+
+use crate::harness::program::{Background, orchestrator, skipped, succeeds, texts};
+use crate::harness::source::{Reply, Source, valid_body};
+use crate::harness::{files_of, generated, mirror, nginx, repository, run_whole};
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+/// Runs the program and expects this exit code, one `error:` line that says all of `words`, and nothing at
+/// the destination under a final name.
+fn fails(arguments: &[&str], destination: &Path, exit_code: i32, words: &[&str]) {
+    let output = orchestrator().args(arguments).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(exit_code), "{}", texts(&output));
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said: Vec<&str> = errors
+        .lines()
+        .filter(|line| line.starts_with("error: "))
+        .collect();
+    assert_eq!(said.len(), 1, "{errors}");
+    for word in words {
+        assert!(errors.contains(word), "{word:?} is not in: {errors}");
+    }
+    if destination.is_dir() {
+        assert_eq!(files_of(destination).len(), 0);
+    }
+}
+
+fn path_text(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+#[test]
+fn numbers_and_names_that_are_none_are_usage_errors() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let to = path_text(folder.path());
+    for (arguments, words) in [
+        (["-p", "0"], "1 to 256"),
+        (["-p", "257"], "1 to 256"),
+        (["--prefixes", "ZZ"], "`ZZ` is not a prefix"),
+        (["--prefixes", "1F-00"], "runs backwards"),
+        (["--source", "example.com"], "absolute http or https URL"),
+        (["--window", "129"], "129 is not in 1..=128"),
+        (["--to", "gs://bucket"], "local folder"),
+    ] {
+        let mut all = vec!["run", "--to", to];
+        if arguments[0] == "--to" {
+            all.truncate(1);
+        }
+        all.extend(arguments);
+        fails(&all, folder.path(), 2, &[words]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_cannot_be_used_is_said_in_one_message() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let to = path_text(folder.path());
+    let refused = {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        format!("http://{}", listener.local_addr().expect("an address"))
+    };
+    fails(
+        &[
+            "run",
+            "--to",
+            to,
+            "--source",
+            &refused,
+            "--prefixes",
+            "00-0F",
+        ],
+        folder.path(),
+        1,
+        &[
+            "the connection was refused; is it running?",
+            &refused,
+            "4 attempts",
+        ],
+    );
+    let source = Source::answering(|_| Reply::Status(404)).await;
+    let url = source.url().to_string();
+    fails(
+        &["run", "--to", to, "--source", &url, "--prefixes", "00-0F"],
+        folder.path(),
+        1,
+        &["answered 404", &url, "range 00000", "15 prefixes"],
+    );
+    let ranges = generated("00", 5);
+    if let Some(nginx) = nginx::Nginx::start(ranges.path()) {
+        let url = nginx.tls().to_string();
+        fails(
+            &["run", "--to", to, "--source", &url, "-p", "1"],
+            folder.path(),
+            1,
+            &["TLS certificate is not trusted", "--ca-file", &url],
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_cannot_be_written_is_said_in_one_message() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").expect("written");
+    let below = file.join("archive");
+    fails(
+        &["run", "--to", path_text(&below), "-p", "1"],
+        &below,
+        1,
+        &["cannot make the destination", path_text(&below)],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_is_said_in_one_message_and_leaves_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let disk = folder.path().join("disk");
+    std::fs::create_dir(&disk).expect("a folder");
+    let Some(_mounted) = Mounted::small(&disk) else {
+        skipped("a tmpfs cannot be mounted here (it needs root)");
+        return;
+    };
+    let source = Source::answering(|_| Reply::Body(valid_body(2_000))).await;
+    let url = source.url().to_string();
+    fails(
+        &["run", "--to", path_text(&disk), "--source", &url, "-p", "1"],
+        &disk,
+        1,
+        &["507 NoSpaceLeft", "/archive/00.tar"],
+    );
+}
+
+/// A small disk, unmounted with the test.
+struct Mounted<'path>(&'path Path);
+
+impl<'path> Mounted<'path> {
+    fn small(at: &'path Path) -> Option<Self> {
+        let output = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
+            .arg(at)
+            .output()
+            .ok()?;
+        output.status.success().then_some(Self(at))
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        succeeds("umount", &[self.0.as_os_str()]);
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_said_in_one_message() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let key = folder.path().join("key.json");
+    let (directory, key) = (path_text(folder.path()), path_text(&key));
+    for arguments in [
+        vec!["serve", "-d", directory, "--listen", &address],
+        vec![
+            "store",
+            "-d",
+            directory,
+            "--key-file",
+            key,
+            "--listen",
+            &address,
+        ],
+    ] {
+        let output = orchestrator().args(&arguments).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(1), "{}", texts(&output));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            said.contains(&format!("cannot listen on {address}")),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_component_file_that_is_none_is_said_in_one_message() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let component = folder.path().join("component.wasm");
+    let to = folder.path().join("archive");
+    let arguments = [
+        "run",
+        "--to",
+        path_text(&to),
+        "-p",
+        "1",
+        "--component-file",
+        path_text(&component),
+    ];
+    fails(&arguments, &to, 1, &["cannot read the component file"]);
+    for bytes in [&b"no component"[..], b"\0asm\x01\0\0\0", b""] {
+        std::fs::write(&component, bytes).expect("written");
+        fails(
+            &arguments,
+            &to,
+            1,
+            &["cannot use the component file", path_text(&component)],
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_in_a_pipe_tells_lines_and_a_program_gets_json() {
+    let ranges = generated("00-01", 20);
+    let source = Source::of_folder(ranges.path()).await;
+    let url = source.url().to_string();
+    let folder = tempfile::tempdir().expect("a folder");
+    let to = path_text(folder.path());
+    let run = |extra: &[&str]| -> Output {
+        orchestrator()
+            .args(["run", "--to", to, "--source", &url, "-p", "2"])
+            .args(extra)
+            .output()
+            .expect("it runs")
+    };
+    let human = run(&[]);
+    assert_eq!(human.status.code(), Some(0), "{}", texts(&human));
+    let told = String::from_utf8_lossy(&human.stderr).into_owned();
+    assert_eq!(told.lines().count(), 2, "{told}");
+    assert!(
+        told.lines().all(|line| line.contains(" stored: ")),
+        "{told}"
+    );
+    let result = String::from_utf8_lossy(&human.stdout).into_owned();
+    assert!(
+        result.starts_with("stored 2 prefixes, 8,192 ranges, "),
+        "{result}"
+    );
+    assert!(result.contains("the archive is complete: "), "{result}");
+    assert!(!texts(&human).contains('\u{1b}'), "no colours in a pipe");
+
+    let json = run(&["--json"]);
+    assert_eq!(json.status.code(), Some(0), "{}", texts(&json));
+    assert_eq!(String::from_utf8_lossy(&json.stderr), "");
+    let lines: Vec<serde_json::Value> = String::from_utf8_lossy(&json.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let stored = lines
+        .iter()
+        .filter(|line| line["event"] == "stored")
+        .count();
+    assert_eq!(stored, 2);
+    let end = lines.last().expect("an end");
+    assert_eq!(
+        (&end["event"], &end["complete"]),
+        (&"end".into(), &true.into())
+    );
+}
+
+/// Starts a run whose source stops answering in the middle, and waits until it got there.
+async fn stuck_run(to: &Path) -> (Background, Source) {
+    let (reached, at) = std::sync::mpsc::sync_channel(1);
+    let source = Source::answering(move |range| {
+        if range.index() < 300 {
+            return Reply::Body(valid_body(2_000));
+        }
+        // Nobody listens any more once the first has told.
+        let _ = reached.try_send(());
+        Reply::Never
+    })
+    .await;
+    let url = source.url().to_string();
+    let child = orchestrator()
+        .args(["run", "--to", path_text(to), "--source", &url, "-p", "8"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    tokio::task::spawn_blocking(move || at.recv())
+        .await
+        .expect("not cancelled")
+        .expect("the source was asked");
+    (Background(child), source)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_stops_gently_and_the_second_one_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (mut run, _source) = stuck_run(folder.path()).await;
+    let mut told = BufReader::new(run.0.stderr.take().expect("piped")).lines();
+    run.signal("INT");
+    let notice = told.next().expect("a line").expect("text");
+    assert!(notice.contains("press Ctrl-C again"), "{notice}");
+    run.signal("INT");
+    let status = run.0.wait().expect("it ends");
+    assert_eq!(status.code(), Some(130));
+    let rest: Vec<String> = told.map(|line| line.expect("text")).collect();
+    let rest = rest.join("\n");
+    assert!(
+        rest.contains("not done: 8 prefixes, because the run was stopped"),
+        "{rest}"
+    );
+    assert_eq!(files_of(folder.path()).len(), 0, "nothing is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_run_left_is_cleaned_up_by_the_next() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (run, source) = stuck_run(folder.path()).await;
+    run.signal("KILL");
+    drop((run, source));
+    let tars = || -> Vec<String> { files_of(folder.path()).into_keys().collect() };
+    assert!(
+        tars().iter().all(|name| !name.ends_with(".tar")),
+        "{:?}",
+        tars()
+    );
+    let ranges = generated("00", 5);
+    let source = Source::of_folder(ranges.path()).await;
+    run_whole(mirror(&source.url(), folder.path(), "00")).await;
+    assert_eq!(tars(), ["00.json", "00.tar", "manifest.json"]);
+}
+
+#[test]
+fn the_readme_has_the_commands_that_there_are() {
+    let readme = std::fs::read_to_string(repository().join("README.md")).expect("a README");
+    for (name, about) in orchestrator::cli::commands() {
+        let row = format!("| `{name}` | {about} |");
+        assert!(readme.contains(&row), "the README has no row {row}");
+    }
+}

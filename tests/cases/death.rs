@@ -1,0 +1,131 @@
+//! An invocation that dies leaves nothing: by a trap, by its deadline, by its source, 20 times each.
+
+use crate::harness::Stage;
+use crate::harness::source::{Reply, Source, valid_body};
+use futures::future::join_all;
+use orchestrator::host::Host as _;
+use orchestrator::host::embedded::EmbeddedSettings;
+use prefix_tar::failure::{Failure, FailureKind};
+use prefix_tar::job::Job;
+use prefix_tar::limits::{CONTENT_LENGTH_MAX, PROGRESS_RANGES};
+use prefix_tar::prefix::Prefix;
+use prefix_tar::tar::RECORD_BYTES;
+use std::time::Duration;
+
+const TRIES: usize = 20;
+
+/// The ranges from here on are answered otherwise: far enough for a progress event, so that it is known that
+/// the upload was under way.
+const TURN: u16 = PROGRESS_RANGES as u16 + 100;
+
+/// Makes twenty invocations meet `later` after [`TURN`], and expects each to fail, and nothing to be there.
+async fn tries(
+    later: impl Fn() -> Reply + Send + Sync + Clone + 'static,
+    change: impl FnOnce(&mut EmbeddedSettings),
+) -> Vec<Failure> {
+    let source = Source::answering(move |range| {
+        if range.index() < TURN {
+            Reply::Body(valid_body(2_000))
+        } else {
+            later()
+        }
+    })
+    .await;
+    let stage = Stage::new(&source.url(), change).await;
+    let invocations = Prefix::all().take(TRIES).map(async |prefix| {
+        let job = Job {
+            // Far more than what comes, so that the end of what comes cannot be taken for the end of the tar.
+            content_length: Some(CONTENT_LENGTH_MAX / RECORD_BYTES * RECORD_BYTES),
+            ..stage.job(prefix).await
+        };
+        stage.invoke(job).await.expect_err("it dies")
+    });
+    let failures = join_all(invocations).await;
+    assert!(stage.ranges_told() >= PROGRESS_RANGES, "it died too early");
+    assert_eq!(stage.into_files().await, Vec::<String>::new());
+    failures
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trap_in_mid_upload_leaves_no_object() {
+    // Ranges that turn large, and a cap that is too small for them: the allocator gives up, and that traps.
+    let large = valid_body(250_000);
+    let failures = tries(
+        move || Reply::Body(large.clone()),
+        |settings| settings.linear_memory_bytes_max = 2 * 1024 * 1024,
+    )
+    .await;
+    for failure in failures {
+        assert_eq!(failure.kind, FailureKind::Died, "{failure}");
+        assert!(failure.message.contains("unreachable"), "{failure}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_in_mid_upload_leaves_no_object() {
+    let failures = tries(
+        || Reply::Never,
+        |settings| settings.deadline = Duration::from_secs(3),
+    )
+    .await;
+    for failure in failures {
+        assert_eq!(failure.kind, FailureKind::Deadline, "{failure}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_refuses_in_mid_upload_leaves_no_object() {
+    let failures = tries(|| Reply::Status(403), |_| ()).await;
+    for failure in failures {
+        assert_eq!(failure.kind, FailureKind::SourceStatus, "{failure}");
+        assert!(failure.message.ends_with("answered 403"), "{failure}");
+    }
+}
+
+/// A component that never ends, and never waits.
+const SPINNING: &str = r#"
+(component
+    (import "wasi:http/types@0.2.0" (instance $types
+        (export "incoming-request" (type (sub resource)))
+        (export "response-outparam" (type (sub resource)))
+    ))
+    (alias export $types "incoming-request" (type $request))
+    (alias export $types "response-outparam" (type $outparam))
+    (core module $module
+        (func (export "handle") (param i32 i32) (loop (br 0)))
+    )
+    (core instance $instance (instantiate $module))
+    (func $handle (param "request" (own $request)) (param "response-out" (own $outparam))
+        (canon lift (core func $instance "handle")))
+    (component $shape
+        (import "request" (type $request (sub resource)))
+        (import "outparam" (type $outparam (sub resource)))
+        (import "handle" (func $handle
+            (param "request" (own $request)) (param "response-out" (own $outparam))))
+        (export "handle" (func $handle))
+    )
+    (instance $handler (instantiate $shape
+        (with "request" (type $request))
+        (with "outparam" (type $outparam))
+        (with "handle" (func $handle))
+    ))
+    (export "wasi:http/incoming-handler@0.2.0" (instance $handler))
+)
+"#;
+
+#[tokio::test]
+async fn a_guest_that_never_waits_is_stopped_at_its_deadline() {
+    let source = Source::answering(|_| Reply::Never).await;
+    let stage = Stage::new(&source.url(), |settings| {
+        settings.component = wat::parse_str(SPINNING).expect("a component");
+        settings.deadline = Duration::from_millis(200);
+    })
+    .await;
+    let job = stage.job(Prefix::from_number(0)).await;
+    let failure = stage
+        .host
+        .invoke(job, &|_| ())
+        .await
+        .expect_err("it never ends");
+    assert_eq!(failure.kind, FailureKind::Deadline);
+}

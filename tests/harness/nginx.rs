@@ -1,0 +1,150 @@
+//! nginx as a source: a server that is not ours, plain, with gzip, and over TLS with HTTP/2.
+
+use super::program::{Background, skipped};
+use prefix_tar::source::SourceUrl;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How long nginx may take to listen.
+const START_MAX: Duration = Duration::from_secs(10);
+
+/// nginx over a folder of ranges. It ends with the test.
+pub(crate) struct Nginx {
+    _process: Background,
+    folder: tempfile::TempDir,
+    plain: u16,
+    gzip: u16,
+    tls: u16,
+}
+
+impl Nginx {
+    /// Starts nginx, or says that it is not there.
+    pub(crate) fn start(ranges: &Path) -> Option<Self> {
+        if Command::new("nginx").arg("-v").output().is_err() {
+            skipped("nginx is not installed (Debian: apt-get install nginx)");
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        // nginx reads no port of the system's choice back, so three are found for it.
+        let held: Vec<TcpListener> = (0..3)
+            .map(|_| TcpListener::bind(("127.0.0.1", 0)).expect("a port"))
+            .collect();
+        let ports: Vec<u16> = held
+            .iter()
+            .map(|listener| listener.local_addr().expect("an address").port())
+            .collect();
+        drop(held);
+        let [plain, gzip, tls] = ports[..] else {
+            unreachable!("three ports were found");
+        };
+        write_certificates(folder.path());
+        let configuration = folder.path().join("nginx.conf");
+        std::fs::write(
+            &configuration,
+            configuration_of(folder.path(), ranges, plain, gzip, tls),
+        )
+        .expect("written");
+        let process = Command::new("nginx")
+            .arg("-c")
+            .arg(&configuration)
+            .arg("-e")
+            .arg(folder.path().join("error.log"))
+            .spawn()
+            .expect("nginx starts");
+        let nginx = Self {
+            _process: Background(process),
+            folder,
+            plain,
+            gzip,
+            tls,
+        };
+        nginx.wait_until_listening();
+        Some(nginx)
+    }
+
+    fn wait_until_listening(&self) {
+        let since = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", self.tls)).is_err() {
+            let log = std::fs::read_to_string(self.folder.path().join("error.log"));
+            assert!(
+                since.elapsed() < START_MAX,
+                "nginx does not listen: {log:?}"
+            );
+            std::thread::yield_now();
+        }
+    }
+
+    pub(crate) fn plain(&self) -> SourceUrl {
+        url(&format!("http://127.0.0.1:{}", self.plain))
+    }
+
+    pub(crate) fn gzip(&self) -> SourceUrl {
+        url(&format!("http://127.0.0.1:{}", self.gzip))
+    }
+
+    pub(crate) fn tls(&self) -> SourceUrl {
+        url(&format!("https://localhost:{}", self.tls))
+    }
+
+    pub(crate) fn ca_file(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// The protocols that requests were made with, from nginx's own log.
+    pub(crate) fn protocols_seen(&self) -> std::collections::BTreeSet<String> {
+        std::fs::read_to_string(self.folder.path().join("access.log"))
+            .expect("a log")
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+fn url(text: &str) -> SourceUrl {
+    text.parse().expect("a source")
+}
+
+fn write_certificates(folder: &Path) {
+    let mut authority = CertificateParams::new(Vec::new()).expect("parameters");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority_key = KeyPair::generate().expect("a key");
+    let authority_certificate = authority.self_signed(&authority_key).expect("a CA");
+    let issuer = Issuer::new(authority, authority_key);
+    let key = KeyPair::generate().expect("a key");
+    let certificate = CertificateParams::new(vec!["localhost".to_owned()])
+        .expect("parameters")
+        .signed_by(&key, &issuer)
+        .expect("a certificate");
+    for (name, text) in [
+        ("ca.pem", authority_certificate.pem()),
+        ("certificate.pem", certificate.pem()),
+        ("key.pem", key.serialize_pem()),
+    ] {
+        std::fs::write(folder.join(name), text).expect("written");
+    }
+}
+
+fn configuration_of(folder: &Path, ranges: &Path, plain: u16, gzip: u16, tls: u16) -> String {
+    let (folder, ranges) = (folder.display(), ranges.display());
+    let location = format!("location ~ \"^/range/([0-9A-F]{{5}})$\" {{ alias {ranges}/$1.txt; }}");
+    format!(
+        "daemon off; master_process off; pid {folder}/pid;
+        events {{ worker_connections 1024; }}
+        http {{
+            log_format protocol '$server_protocol'; access_log {folder}/access.log protocol;
+            default_type text/plain;
+            client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2;
+            fastcgi_temp_path {folder}/t3; uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+            server {{ listen 127.0.0.1:{plain}; {location} }}
+            server {{ listen 127.0.0.1:{gzip}; gzip on; gzip_types *; {location} }}
+            server {{
+                listen 127.0.0.1:{tls} ssl http2;
+                ssl_certificate {folder}/certificate.pem; ssl_certificate_key {folder}/key.pem;
+                {location}
+            }}
+        }}"
+    )
+}

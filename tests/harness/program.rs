@@ -1,0 +1,59 @@
+//! Programs of others, and our own as it ships: run, looked at, ended.
+
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::process::{Child, Command, Output};
+
+/// Says that a test was skipped and why: past the test runner, which shows nothing of a test that passes.
+pub(crate) fn skipped(reason: &str) {
+    writeln!(std::io::stderr(), "skipped: {reason}").expect("a standard error");
+}
+
+/// Our own program.
+pub(crate) fn orchestrator() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_orchestrator"))
+}
+
+/// Runs a program and expects it to exit with 0.
+pub(crate) fn succeeds(program: &str, arguments: &[&OsStr]) {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("{program} cannot be run: {error}"));
+    assert!(output.status.success(), "{program}: {}", texts(&output));
+}
+
+/// Both outputs of a program, for messages.
+pub(crate) fn texts(output: &Output) -> String {
+    format!(
+        "{}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// A program in the background. It ends with the test, also when the test fails.
+#[derive(Debug)]
+pub(crate) struct Background(pub(crate) Child);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Background {
+    /// Sends the signal of this name.
+    pub(crate) fn signal(&self, name: &str) {
+        succeeds(
+            "kill",
+            &[
+                format!("-{name}").as_ref(),
+                self.0.id().to_string().as_ref(),
+            ],
+        );
+    }
+}

@@ -1,0 +1,81 @@
+//! A source that answers as the test says.
+
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use orchestrator::http_server::HttpServer;
+use prefix_tar::prefix::RangeName;
+use prefix_tar::source::SourceUrl;
+use tokio::net::TcpListener;
+
+/// What a source answers.
+pub(crate) enum Reply {
+    /// 200 with this body.
+    Body(Bytes),
+    /// This status.
+    Status(u16),
+    /// Nothing, for as long as the test lasts.
+    Never,
+}
+
+/// A source in this process.
+pub(crate) struct Source {
+    server: HttpServer,
+}
+
+impl Source {
+    /// A source that answers each range by `reply`.
+    pub(crate) async fn answering(
+        reply: impl Fn(RangeName) -> Reply + Send + Sync + Clone + 'static,
+    ) -> Self {
+        let server = HttpServer::start(listener().await, move |request| {
+            let reply = reply.clone();
+            async move {
+                let name = request.uri().path().trim_start_matches("/range/");
+                let range = name.parse().expect("a range");
+                answer(reply(range)).await
+            }
+        });
+        Self {
+            server: server.expect("a server"),
+        }
+    }
+
+    /// The range API over a folder, as `serve` has it.
+    pub(crate) async fn of_folder(folder: &std::path::Path) -> Self {
+        let server = orchestrator::range_api::start(listener().await, folder.to_owned());
+        Self {
+            server: server.expect("a server"),
+        }
+    }
+
+    pub(crate) fn url(&self) -> SourceUrl {
+        format!("http://{}", self.server.address())
+            .parse()
+            .expect("a source")
+    }
+}
+
+async fn listener() -> TcpListener {
+    TcpListener::bind(("127.0.0.1", 0)).await.expect("a port")
+}
+
+async fn answer(reply: Reply) -> Response<Full<Bytes>> {
+    match reply {
+        Reply::Body(body) => Response::new(Full::new(body)),
+        Reply::Status(status) => Response::builder()
+            .status(status)
+            .body(Full::default())
+            .expect("a response"),
+        Reply::Never => std::future::pending().await,
+    }
+}
+
+/// A valid body of about `bytes`: never more, and less by a line at the most.
+pub(crate) fn valid_body(bytes: usize) -> Bytes {
+    const LINE_BYTES: usize = 35 + ":1\r\n".len();
+    let lines: String = (0..bytes / LINE_BYTES)
+        .map(|number| format!("{number:035X}:1\r\n"))
+        .collect();
+    Bytes::from(lines)
+}

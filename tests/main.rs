@@ -1,0 +1,26 @@
+//! The end-to-end tests: real sockets, the real component, the program as it ships.
+//!
+//! One binary, so that it is linked once. What a test needs around it is in `harness`; the tests are in
+//! `cases`, a file for each promise:
+//!
+//! - `archive`: what comes out is what the source has, byte for byte, whatever the source speaks
+//! - `memory`: the cap, and what becomes of ranges that strain it
+//! - `death`: an invocation that dies leaves nothing
+//! - `door`: what the component answers to what is no job
+//! - `damage`: `verify` finds it
+//! - `range_api`: what `serve` answers
+//! - `local_store`: what `store` answers
+//! - `command_line`: what people type, and what they get for it
+
+mod harness;
+
+mod cases {
+    mod archive;
+    mod command_line;
+    mod damage;
+    mod death;
+    mod door;
+    mod local_store;
+    mod memory;
+    mod range_api;
+}
