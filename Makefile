@@ -3,7 +3,7 @@
 TARGET := wasm32-wasip2
 CARGO := cargo
 
-.PHONY: help demo test build lint doc toolchain
+.PHONY: help demo test build bench lint toolchain
 
 help: ## What can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
@@ -20,6 +20,9 @@ test: toolchain ## Every test
 
 build: toolchain ## The orchestrator, with the component in it: target/release/orchestrator
 	$(CARGO) build --release --locked --package orchestrator
+
+bench: build ## Speed and memory beside curl and tar, as ratios (needs nginx, curl, tar, GNU time, bc)
+	bench/run target/release/orchestrator
 
 lint: toolchain ## Format, lints, documentation and dependencies
 	$(CARGO) fmt --all --check

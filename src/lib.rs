@@ -7,7 +7,8 @@
 //!    of which carries the report); [`failure`] says why there is no report; [`source`] where ranges come from.
 //! 3. [`window`] says how many requests may be in flight, [`chunk_pool`] holds what they bring.
 //! 4. [`inflate`] decodes a gzip body, [`range_body`] checks it line by line.
-//! 5. [`length`] plans the tar's length from the first ranges, [`mod@tar`] gives the range its header and its padding.
+//! 5. [`length`] plans the tar's length from the first ranges, [`mod@tar`] gives the range its header and its padding,
+//!    [`checksum`] sums it all up.
 //! 6. `shell`, the only module that knows WASI, drives all of this: it is not there in a native build.
 //!
 //! [`limits`] has every bound, and the sum that keeps an invocation inside its 8 MiB.
@@ -26,6 +27,7 @@ pub mod window;
 pub mod inflate;
 pub mod range_body;
 
+pub mod checksum;
 pub mod length;
 pub mod tar;
 

@@ -58,6 +58,9 @@ pub const LENGTH_SAMPLE_BYTES_MAX: u64 = 2048 * 1024;
 /// What is handed to the PUT's body at once: large enough that a range takes one call, not five.
 pub const UPLOAD_BUFFER_BYTES: usize = 64 * KIB;
 
+/// The checksum's history and what it gathers, see [`crate::checksum`].
+pub const CHECKSUM_BYTES_MAX: usize = 32 * KIB;
+
 /// What one read from a response body may bring.
 pub const READ_BYTES_MAX: usize = 64 * KIB;
 
@@ -113,6 +116,7 @@ pub const ACCOUNTED_BYTES_MAX: usize = STACK_BYTES
     + READ_BYTES_MAX
     + 2 * UPLOAD_BUFFER_BYTES
     + INFLATE_BYTES_MAX
+    + CHECKSUM_BYTES_MAX
     + RANGES_PER_PREFIX as usize * (ETAG_BYTES_MAX + 32)
     + 2 * REPORT_BYTES_MAX
     + JOB_BYTES_MAX

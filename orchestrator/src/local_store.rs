@@ -39,7 +39,7 @@ const STORED_LENGTH: HeaderName = HeaderName::from_static("x-goog-stored-content
 /// The largest object, in bytes: ten times the largest tar that an invocation can make.
 const OBJECT_BYTES_MAX: u64 = 10 * prefix_tar::limits::CONTENT_LENGTH_MAX;
 
-/// What is gathered of a body before it goes to the disk, in bytes.
+/// What is gathered of a body before it goes to the disk, in bytes, and at most one read more.
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// What is read at once of an object that is sent, in bytes.
@@ -281,7 +281,8 @@ async fn put_object(
         Ok((objects, path, partial))
     })
     .await?;
-    let mut gathered = Vec::with_capacity(WRITE_BYTES);
+    let mut gathered = Vec::new();
+    let mut gathered_bytes = 0;
     let mut received = 0_u64;
     while let Some(frame) = incoming.frame().await {
         let Ok(frame) = frame else {
@@ -293,16 +294,18 @@ async fn put_object(
             continue;
         };
         received += bytes.len() as u64;
-        gathered.extend_from_slice(&bytes);
-        if gathered.len() >= WRITE_BYTES {
-            (partial, gathered) = append(partial, gathered).await?;
+        gathered_bytes += bytes.len();
+        gathered.push(bytes);
+        if gathered_bytes >= WRITE_BYTES {
+            partial = append(partial, std::mem::take(&mut gathered)).await?;
+            gathered_bytes = 0;
         }
     }
     *body = None;
     if received != conditions.content_length {
         return Err(StoreError::IncompleteBody);
     }
-    (partial, _) = append(partial, gathered).await?;
+    partial = append(partial, gathered).await?;
     if conditions
         .crc32c
         .is_some_and(|sent| sent != partial.crc32c())
@@ -314,12 +317,13 @@ async fn put_object(
 
 async fn append(
     mut partial: PartialObject,
-    mut gathered: Vec<u8>,
-) -> Result<(PartialObject, Vec<u8>), StoreError> {
+    pieces: Vec<Bytes>,
+) -> Result<PartialObject, StoreError> {
     on_disk(move || {
-        partial.append(&gathered)?;
-        gathered.clear();
-        Ok((partial, gathered))
+        pieces
+            .iter()
+            .try_for_each(|piece| partial.append(piece))
+            .map(|()| partial)
     })
     .await
 }

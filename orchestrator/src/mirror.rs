@@ -52,8 +52,13 @@ impl Mirror {
     /// The destination, the component or the CA file is not usable, or the manifest cannot be written. That
     /// a prefix failed is in the outcome.
     pub async fn run(self, stop: Stop, updates: mpsc::Sender<Update>) -> anyhow::Result<Mirrored> {
-        let destination = Arc::new(FolderDestination::open(&self.folder, self.deadline).await?);
-        let host = self.host(destination.origin()).await?;
+        // A key is generated and the component compiled at the same time.
+        let (destination, mut host) = tokio::try_join!(
+            FolderDestination::open(&self.folder, self.deadline),
+            self.host()
+        )?;
+        host.allow(destination.origin());
+        let destination = Arc::new(destination);
         let (began, started) = (Instant::now(), Timestamp::now());
         destination.begin().await?;
         let outcome = dispatch::run(
@@ -77,7 +82,7 @@ impl Mirror {
         Ok(Mirrored { outcome, elapsed })
     }
 
-    async fn host(&self, destination: Origin) -> anyhow::Result<EmbeddedHost> {
+    async fn host(&self) -> anyhow::Result<EmbeddedHost> {
         let encoding = self.encoding.unwrap_or(if self.source.is_loopback() {
             Encoding::Identity
         } else {
@@ -87,7 +92,7 @@ impl Mirror {
             (SOURCE_URL.to_owned(), self.source.to_string()),
             (SOURCE_ENCODING.to_owned(), encoding.as_str().to_owned()),
         ];
-        let origins = vec![Origin::of_source(&self.source), destination];
+        let origins = vec![Origin::of_source(&self.source)];
         let mut settings = EmbeddedSettings::new(environment, origins);
         settings.deadline = self.deadline;
         settings.ca_file.clone_from(&self.ca_file);

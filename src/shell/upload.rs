@@ -8,6 +8,7 @@ use super::outgoing::{
     Peer, PendingResponse, Target, Timeouts, header, is_passing_status, request, transport_failure,
 };
 use super::reactor::Readiness;
+use crate::checksum::Crc32cStream;
 use crate::chunk_pool::BodyBytes;
 use crate::failure::{Failure, FailureKind};
 use crate::job::{self, Crc32c};
@@ -43,8 +44,8 @@ pub(super) struct Upload {
     response: PendingResponse,
     /// What the tar has next and the body has not.
     buffer: Vec<u8>,
-    /// The CRC32C of what was taken out of the buffer.
-    checksum: u32,
+    /// Of what was taken out of the buffer.
+    checksum: Crc32cStream,
     content_length: u64,
     /// Bytes of the tar that were put into the buffer, sent or not.
     tar_bytes: u64,
@@ -88,7 +89,7 @@ impl Upload {
             body: Some(body),
             response: PendingResponse::new(response),
             buffer: Vec::with_capacity(UPLOAD_BUFFER_BYTES),
-            checksum: 0,
+            checksum: Crc32cStream::new(),
             content_length,
             tar_bytes: 0,
             tried,
@@ -144,7 +145,7 @@ impl Upload {
     }
 
     async fn send_buffer(&mut self) -> Result<(), Failure> {
-        self.checksum = crc32c::crc32c_append(self.checksum, &self.buffer);
+        self.checksum.push(&self.buffer);
         let mut sent = 0;
         let broken = poll_fn(|context| self.poll_send(context, &mut sent)).await;
         self.buffer.clear();
@@ -236,7 +237,7 @@ impl Upload {
         if response.status() != 200 {
             return Err(self.status_failure(&response).await);
         }
-        let crc32c = Crc32c(self.checksum);
+        let crc32c = Crc32c(self.checksum.checksum());
         let headers = response.headers();
         let hashes: Vec<String> = headers
             .get(&"x-goog-hash".to_owned())

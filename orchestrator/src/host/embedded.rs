@@ -91,6 +91,11 @@ impl EmbeddedHost {
         })
     }
 
+    /// Lets the component reach one more origin.
+    pub fn allow(&mut self, origin: Origin) {
+        self.lanes.allow(origin);
+    }
+
     fn store(&self, lane: Lane, log: MemoryOutputPipe) -> Store<InvocationState> {
         let wasi = WasiCtx::builder()
             .envs(&self.environment)

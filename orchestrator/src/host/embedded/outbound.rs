@@ -105,6 +105,11 @@ impl Lanes {
         })
     }
 
+    /// Adds an origin for the lanes that are taken from now on.
+    pub(super) fn allow(&mut self, origin: Origin) {
+        self.origins = self.origins.iter().cloned().chain([origin]).collect();
+    }
+
     /// A lane that nobody else uses; a new one where all are taken.
     pub(super) fn take(&self) -> Lane {
         let idle = self
