@@ -8,7 +8,7 @@ use prefix_tar::failure::Failure;
 use prefix_tar::job::{Job, Report};
 
 /// How far an invocation is, as its progress events tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InvocationProgress {
     /// Ranges in the tar so far.
     pub ranges: u32,

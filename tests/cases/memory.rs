@@ -102,16 +102,7 @@ async fn ranges_of_the_largest_size_are_mirrored_within_the_cap() {
 async fn a_range_of_a_mebibyte_fails_by_its_name_and_the_component_lives() {
     let source = Source::answering(|_| Reply::Body(valid_body(1024 * 1024))).await;
     let stage = Stage::new(&source.url(), |_| ()).await;
-    let failure = stage
-        .invoke(stage.job(prefix("AB")).await)
-        .await
-        .expect_err("too large");
-    assert_eq!(failure.kind, FailureKind::RangeTooLarge);
-    assert_eq!(
-        failure.range.map(|range| range.to_string()).as_deref(),
-        Some("AB000")
-    );
-    assert!(!failure.retryable);
+    assert_too_large(&stage, "AB000").await;
     assert_eq!(stage.into_files().await, Vec::<String>::new());
 }
 
@@ -126,13 +117,15 @@ async fn one_range_past_the_bound_among_small_ones_is_named() {
     })
     .await;
     let stage = Stage::new(&source.url(), |_| ()).await;
-    let failure = stage
-        .invoke(stage.job(prefix("AB")).await)
-        .await
-        .expect_err("too large");
+    assert_too_large(&stage, "AB800").await;
+}
+
+/// Expects prefix `AB` to fail for good because of this range.
+async fn assert_too_large(stage: &Stage, range: &str) {
+    let job = stage.job(prefix("AB")).await;
+    let failure = stage.invoke(job).await.expect_err("too large");
     assert_eq!(failure.kind, FailureKind::RangeTooLarge);
-    assert_eq!(
-        failure.range.map(|range| range.to_string()).as_deref(),
-        Some("AB800")
-    );
+    let named = failure.range.map(|range| range.to_string());
+    assert_eq!(named.as_deref(), Some(range));
+    assert!(!failure.retryable);
 }

@@ -3,9 +3,11 @@
 use super::{Show, failed_line, retrying_line};
 use crate::dispatch::Update;
 use crate::figures;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use crate::host::InvocationProgress;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use prefix_tar::prefix::{Prefix, RANGES_PER_PREFIX};
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::time::Duration;
 
 /// How often the bar is drawn without anything new, so that its clock runs.
@@ -21,8 +23,8 @@ const NAMED_MAX: usize = 8;
 pub(super) struct Terminal {
     bar: ProgressBar,
     prefixes: usize,
-    /// Ranges of each prefix that is under way.
-    under_way: BTreeMap<Prefix, u64>,
+    /// How far each prefix is that is under way.
+    under_way: BTreeMap<Prefix, InvocationProgress>,
     stored: usize,
     failed: usize,
     /// Ranges of the prefixes that are decided.
@@ -36,10 +38,14 @@ impl Terminal {
         let target = ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND);
         let bar = ProgressBar::with_draw_target(Some(ranges), target);
         let style = ProgressStyle::with_template(
-            "[{elapsed_precise}] {bar:28} {human_pos}/{human_len} ranges, {per_sec}, {eta} left\n{msg}",
+            "[{elapsed_precise}] {bar:28} {human_pos}/{human_len} ranges, {rate}/s, {eta} left\n{msg}",
         );
         if let Ok(style) = style {
-            bar.set_style(style.progress_chars("=> "));
+            let rate = |state: &ProgressState, out: &mut dyn Write| {
+                // What cannot be drawn is drawn the next time.
+                let _ = write!(out, "{}", figures::grouped(state.per_sec() as u64));
+            };
+            bar.set_style(style.progress_chars("=> ").with_key("rate", rate));
         }
         bar.enable_steady_tick(TICK);
         Self {
@@ -54,8 +60,9 @@ impl Terminal {
     }
 
     fn draw(&self) {
-        let under_way: u64 = self.under_way.values().sum();
-        self.bar.set_position(self.decided_ranges + under_way);
+        let under_way = self.under_way.values();
+        let ranges: u64 = under_way.map(|progress| u64::from(progress.ranges)).sum();
+        self.bar.set_position(self.decided_ranges + ranges);
         self.bar.set_message(self.message());
     }
 
@@ -73,11 +80,13 @@ impl Terminal {
             0 => String::new(),
             failed => format!(", {failed} failed"),
         };
+        let under_way = self.under_way.values();
+        let data_bytes: u64 = under_way.map(|progress| progress.data_bytes).sum();
         format!(
             "{}/{} prefixes stored{failed}, {}; under way: {}",
             self.stored,
             self.prefixes,
-            figures::data(self.data_bytes),
+            figures::data(self.data_bytes + data_bytes),
             names.join(" "),
         )
     }
@@ -87,17 +96,19 @@ impl Show for Terminal {
     fn update(&mut self, update: &Update) {
         match update {
             Update::Began { prefix, .. } => {
-                self.under_way.insert(*prefix, 0);
+                self.under_way
+                    .insert(*prefix, InvocationProgress::default());
             }
             Update::Progress { prefix, progress } => {
-                self.under_way.insert(*prefix, u64::from(progress.ranges));
+                self.under_way.insert(*prefix, *progress);
             }
             Update::Retrying {
                 prefix,
                 failure,
                 wait,
             } => {
-                self.under_way.insert(*prefix, 0);
+                self.under_way
+                    .insert(*prefix, InvocationProgress::default());
                 self.bar.println(retrying_line(*prefix, failure, *wait));
             }
             Update::Stored(stored) => {
