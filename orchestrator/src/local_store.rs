@@ -18,7 +18,7 @@ use http::header::{
 };
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::body::{Body as _, Frame, Incoming};
+use hyper::body::{Body, Frame, Incoming};
 use objects::{GenerationMatch, ObjectMetadata, Objects, PartialObject};
 use percent_encoding::percent_decode_str;
 use prefix_tar::job::{Crc32c, crc32c_of_goog_hash};
@@ -30,6 +30,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 use tokio_util::io::ReaderStream;
 
 const GENERATION: HeaderName = HeaderName::from_static("x-goog-generation");
@@ -39,11 +41,15 @@ const STORED_LENGTH: HeaderName = HeaderName::from_static("x-goog-stored-content
 /// The largest object, in bytes: ten times the largest tar that an invocation can make.
 const OBJECT_BYTES_MAX: u64 = 10 * prefix_tar::limits::CONTENT_LENGTH_MAX;
 
-/// What is gathered of a body before it goes to the disk, in bytes, and at most one read more.
+/// What is gathered of a body before it goes to the disk, in bytes, and at most one read more. As much again
+/// is on its way there.
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// What is read at once of an object that is sent, in bytes.
 const READ_BYTES: usize = 128 * 1024;
+
+/// Uploads at once; more wait for their turn.
+const UPLOADS_MAX: u32 = 1024;
 
 /// What is sent back.
 pub type StoreBody = UnsyncBoxBody<Bytes, io::Error>;
@@ -68,6 +74,8 @@ pub struct LocalStore {
     buckets: Buckets,
     verifier: Verifier,
     open: Mutex<HashMap<String, Arc<Objects>>>,
+    /// A place for each upload under way.
+    uploads: Arc<Semaphore>,
 }
 
 impl LocalStore {
@@ -77,6 +85,7 @@ impl LocalStore {
             buckets,
             verifier,
             open: Mutex::default(),
+            uploads: Arc::new(Semaphore::new(UPLOADS_MAX as usize)),
         };
         if let Buckets::One { name, .. } = &store.buckets {
             // Opened at once, so that what a killed process left behind is removed before anything begins.
@@ -90,10 +99,22 @@ impl LocalStore {
     /// # Errors
     /// The listener has no address.
     pub fn start(self: Arc<Self>, listener: TcpListener) -> io::Result<HttpServer> {
-        HttpServer::start(listener, move |request| {
+        HttpServer::start(listener, move |request: Request<Incoming>| {
             let store = Arc::clone(&self);
-            async move { store.answer(request).await }
+            async move {
+                let (parts, body) = request.into_parts();
+                let mut body = Some(body);
+                let response = store.answer(&parts, &mut body).await;
+                drain(body).await;
+                response
+            }
         })
+    }
+
+    /// Waits until every upload under way has ended, one way or the other.
+    pub async fn uploads_ended(&self) {
+        // Nobody closes the semaphore, so this ends with all places free.
+        let _ = self.uploads.acquire_many(UPLOADS_MAX).await;
     }
 
     fn bucket(&self, name: &str) -> Result<Arc<Objects>, StoreError> {
@@ -118,14 +139,19 @@ impl LocalStore {
         Ok(Arc::clone(objects))
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<StoreBody> {
-        let (parts, body) = request.into_parts();
-        let mut body = Some(body);
-        match self.route(&parts, &mut body).await {
+    /// Answers one request. What is left of its body is not wanted.
+    pub async fn answer<RequestBody>(
+        &self,
+        parts: &http::request::Parts,
+        body: &mut Option<RequestBody>,
+    ) -> Response<StoreBody>
+    where
+        RequestBody: Body<Data = Bytes> + Send + Unpin,
+    {
+        match self.route(parts, body).await {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(method = %parts.method, path = parts.uri.path(), ?error, "refused");
-                drain(body).await;
                 let is_head = parts.method == Method::HEAD;
                 error.to_document().map(|document| {
                     let document = if is_head { Bytes::new() } else { document };
@@ -135,11 +161,14 @@ impl LocalStore {
         }
     }
 
-    async fn route(
+    async fn route<RequestBody>(
         &self,
         parts: &http::request::Parts,
-        body: &mut Option<Incoming>,
-    ) -> Result<Response<StoreBody>, StoreError> {
+        body: &mut Option<RequestBody>,
+    ) -> Result<Response<StoreBody>, StoreError>
+    where
+        RequestBody: Body<Data = Bytes> + Send + Unpin,
+    {
         let query = parts.uri.query().unwrap_or_default();
         let now = jiff::Timestamp::now();
         self.verifier
@@ -149,8 +178,9 @@ impl LocalStore {
         let path = objects.path(&object)?;
         match parts.method {
             Method::PUT => {
-                let body = body.take().ok_or(StoreError::InternalError)?;
-                put(objects, path, &parts.headers, body).await
+                let upload = Arc::clone(&self.uploads).acquire_owned().await;
+                let upload = upload.map_err(|_| StoreError::InternalError)?;
+                put(objects, path, &parts.headers, body, upload).await
             }
             Method::GET | Method::HEAD => get(objects, path, &parts.headers).await,
             Method::DELETE => delete(objects, path).await,
@@ -197,7 +227,7 @@ struct PutConditions {
 }
 
 impl PutConditions {
-    fn of(headers: &HeaderMap, body: &Incoming) -> Result<Self, StoreError> {
+    fn of(headers: &HeaderMap, body: &impl Body) -> Result<Self, StoreError> {
         let content_length = match (headers.get(CONTENT_LENGTH), body.size_hint().exact()) {
             (Some(_), Some(exact)) => exact,
             _ => return Err(StoreError::MissingContentLength),
@@ -246,86 +276,130 @@ fn check_length_range(range: &str, content_length: u64) -> Result<(), StoreError
     }
 }
 
-async fn put(
+async fn put<RequestBody>(
     objects: Arc<Objects>,
     path: PathBuf,
     headers: &HeaderMap,
-    body: Incoming,
-) -> Result<Response<StoreBody>, StoreError> {
-    let mut body = Some(body);
-    match put_object(objects, path, headers, &mut body).await {
-        Ok(metadata) => {
-            let mut response = empty(StatusCode::OK);
-            describe(response.headers_mut(), &metadata)?;
-            Ok(response)
-        }
-        Err(error) => {
-            drain(body).await;
-            Err(error)
-        }
-    }
-}
-
-async fn put_object(
-    objects: Arc<Objects>,
-    path: PathBuf,
-    headers: &HeaderMap,
-    body: &mut Option<Incoming>,
-) -> Result<ObjectMetadata, StoreError> {
+    body: &mut Option<RequestBody>,
+    upload: OwnedSemaphorePermit,
+) -> Result<Response<StoreBody>, StoreError>
+where
+    RequestBody: Body<Data = Bytes> + Send + Unpin,
+{
     let incoming = body.as_mut().ok_or(StoreError::InternalError)?;
     let conditions = PutConditions::of(headers, incoming)?;
     let generation = conditions.generation;
-    let (objects, path, mut partial) = on_disk(move || {
+    let (objects, path, partial) = on_disk(move || {
         objects.check_generation(&path, generation)?;
         let partial = objects.begin(&path)?;
         Ok((objects, path, partial))
     })
     .await?;
-    let mut gathered = Vec::new();
-    let mut gathered_bytes = 0;
-    let mut received = 0_u64;
-    while let Some(frame) = incoming.frame().await {
-        let Ok(frame) = frame else {
-            // The connection broke; there is nobody left to read the rest of the body from.
-            *body = None;
-            return Err(StoreError::IncompleteBody);
-        };
-        let Ok(bytes) = frame.into_data() else {
-            continue;
-        };
-        received += bytes.len() as u64;
-        gathered_bytes += bytes.len();
-        gathered.push(bytes);
-        if gathered_bytes >= WRITE_BYTES {
-            partial = append(partial, std::mem::take(&mut gathered)).await?;
-            gathered_bytes = 0;
-        }
+    let mut writer = Writer::new(partial, upload);
+    let received = receive(incoming, &mut writer).await;
+    if matches!(received, Ok(_) | Err(StoreError::IncompleteBody)) {
+        // Whole or broken, there is nothing more to be read of it.
+        *body = None;
     }
-    *body = None;
-    if received != conditions.content_length {
-        return Err(StoreError::IncompleteBody);
+    if received != Ok(conditions.content_length) {
+        writer.abandon().await;
+        return Err(received.err().unwrap_or(StoreError::IncompleteBody));
     }
-    partial = append(partial, gathered).await?;
+    let (partial, upload) = writer.finish().await?;
     if conditions
         .crc32c
         .is_some_and(|sent| sent != partial.crc32c())
     {
         return Err(StoreError::BadDigest);
     }
-    on_disk(move || objects.commit(partial, &path, generation)).await
+    let metadata = on_disk(move || {
+        let committed = objects.commit(partial, &path, generation);
+        drop(upload);
+        committed
+    })
+    .await?;
+    let mut response = empty(StatusCode::OK);
+    describe(response.headers_mut(), &metadata)?;
+    Ok(response)
 }
 
-async fn append(
+/// Hands a body to the writer; answers how many bytes it had.
+async fn receive<RequestBody>(
+    body: &mut RequestBody,
+    writer: &mut Writer,
+) -> Result<u64, StoreError>
+where
+    RequestBody: Body<Data = Bytes> + Unpin,
+{
+    let mut received = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| StoreError::IncompleteBody)?;
+        if let Ok(bytes) = frame.into_data() {
+            received += bytes.len() as u64;
+            writer.push(bytes).await?;
+        }
+    }
+    Ok(received)
+}
+
+/// Writes an object behind the one who receives it: while one batch goes to the disk, the next is gathered.
+struct Writer {
+    gathered: Vec<Bytes>,
+    gathered_bytes: usize,
+    /// The batch before, until it is waited for.
+    writing: Option<JoinHandle<Result<PartialUpload, StoreError>>>,
+}
+
+/// What is written, and what counts it as under way until it is dropped.
+type PartialUpload = (PartialObject, OwnedSemaphorePermit);
+
+impl Writer {
+    fn new(partial: PartialObject, upload: OwnedSemaphorePermit) -> Self {
+        Self {
+            gathered: Vec::new(),
+            gathered_bytes: 0,
+            writing: Some(tokio::task::spawn_blocking(move || Ok((partial, upload)))),
+        }
+    }
+
+    async fn push(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+        self.gathered_bytes += bytes.len();
+        self.gathered.push(bytes);
+        if self.gathered_bytes < WRITE_BYTES {
+            return Ok(());
+        }
+        let (partial, upload) = self.written().await?;
+        let batch = std::mem::take(&mut self.gathered);
+        self.gathered_bytes = 0;
+        let append = tokio::task::spawn_blocking(move || append(partial, upload, &batch));
+        self.writing = Some(append);
+        Ok(())
+    }
+
+    /// Ends when nothing of the object is left.
+    async fn abandon(mut self) {
+        let _ = self.written().await;
+    }
+
+    async fn finish(mut self) -> Result<PartialUpload, StoreError> {
+        let (partial, upload) = self.written().await?;
+        let batch = std::mem::take(&mut self.gathered);
+        on_disk(move || append(partial, upload, &batch)).await
+    }
+
+    async fn written(&mut self) -> Result<PartialUpload, StoreError> {
+        let writing = self.writing.take().ok_or(StoreError::InternalError)?;
+        writing.await.map_err(|_| StoreError::InternalError)?
+    }
+}
+
+fn append(
     mut partial: PartialObject,
-    pieces: Vec<Bytes>,
-) -> Result<PartialObject, StoreError> {
-    on_disk(move || {
-        pieces
-            .iter()
-            .try_for_each(|piece| partial.append(piece))
-            .map(|()| partial)
-    })
-    .await
+    upload: OwnedSemaphorePermit,
+    batch: &[Bytes],
+) -> Result<PartialUpload, StoreError> {
+    batch.iter().try_for_each(|bytes| partial.append(bytes))?;
+    Ok((partial, upload))
 }
 
 /// Does work that waits for the disk where it holds up nobody.

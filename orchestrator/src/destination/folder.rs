@@ -1,26 +1,34 @@
 //! A local folder as destination: the component writes to it the production way, by signed PUT to a local
-//! store that is there for as long as the run. Reports and the manifest are written beside the tars.
+//! store of this process, which the host calls without a socket. Reports and the manifest are written beside the tars.
 
 use super::Destination;
-use crate::host::embedded::Origin;
-use crate::http_server::HttpServer;
+use crate::host::embedded::{InProcess, Origin};
 use crate::local_store::objects::current_generation;
 use crate::local_store::signature::Verifier;
 use crate::local_store::{Buckets, LocalStore};
 use crate::manifest::{MANIFEST_NAME, Manifest, object_name, report_name};
 use crate::sign::{ServiceAccountKey, UrlSigner};
 use anyhow::Context as _;
+use http_body_util::BodyExt as _;
 use prefix_tar::job::{Report, Upload};
 use prefix_tar::prefix::Prefix;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::time::timeout;
+use wasmtime_wasi_http::{Error, WasiBody};
 
 /// The bucket's name in the signed URLs. The store is this process's own, so it need not mean anything.
 const BUCKET: &str = "archive";
+
+/// The authority in the signed URLs. Nothing listens there: the host of the component calls the store.
+const AUTHORITY: &str = "localhost";
+
+/// How long the end of uploads that were given up is waited for.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How much longer than an invocation a signed URL lives: it has to be sent, too.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(60);
@@ -31,15 +39,15 @@ pub struct FolderDestination {
     folder: PathBuf,
     signer: UrlSigner,
     expiry: Duration,
-    server: HttpServer,
+    store: Arc<LocalStore>,
 }
 
 impl FolderDestination {
-    /// Makes the folder if it is not there, and starts the store. A signed URL lives for `deadline` and a
+    /// Makes the folder if it is not there, and opens the store. A signed URL lives for `deadline` and a
     /// little longer.
     ///
     /// # Errors
-    /// The folder cannot be made or written to, or there is no port for the store.
+    /// The folder cannot be made or written to.
     pub async fn open(folder: &Path, deadline: Duration) -> anyhow::Result<Self> {
         let (folder, key) = {
             let folder = folder.to_owned();
@@ -56,27 +64,40 @@ impl FolderDestination {
             },
             Verifier::new(&key)?,
         );
-        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))
-            .await
-            .context("no port on 127.0.0.1 for the local store")?;
-        let server = store.start(listener)?;
-        let endpoint = format!("http://{}", server.address());
+        let endpoint = format!("http://{AUTHORITY}");
         Ok(Self {
             signer: UrlSigner::new(&key, endpoint, BUCKET.to_owned())?,
             folder,
             expiry: deadline + EXPIRY_MARGIN,
-            server,
+            store,
         })
     }
 
     /// What the component has to reach to write to it.
     pub fn origin(&self) -> Origin {
-        Origin::new(false, &self.server.address().to_string())
+        Origin::in_process(AUTHORITY, Arc::<LocalStore>::clone(&self.store))
     }
 
-    /// Stops the store once the uploads under way have ended.
+    /// Waits until the uploads under way have ended.
     pub async fn close(self) {
-        self.server.stop().await;
+        if timeout(CLOSE_TIMEOUT, self.store.uploads_ended())
+            .await
+            .is_err()
+        {
+            tracing::warn!("uploads were still under way when the store was closed");
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl InProcess for LocalStore {
+    async fn answer(&self, request: http::Request<WasiBody>) -> http::Response<WasiBody> {
+        let (parts, body) = request.into_parts();
+        let response = self.answer(&parts, &mut Some(body)).await;
+        response.map(|body| {
+            body.map_err(|_| Error::HttpResponseIncomplete)
+                .boxed_unsync()
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use engine::ComponentEngine;
 use http_body_util::{BodyExt as _, Full};
 use memory::MemoryBound;
-pub use outbound::Origin;
+pub use outbound::{InProcess, Origin};
 use outbound::{Lane, Lanes};
 use prefix_tar::failure::{Failure, FailureKind};
 use prefix_tar::job::{JOB_CONTENT_TYPE, Job, Report};

@@ -8,7 +8,8 @@ mod errors;
 
 use bodies::{DeclaredBody, TimedBody};
 use errors::{error_of_client, was_not_processed};
-use http::{Request, Response};
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -17,6 +18,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use prefix_tar::limits::{CONNECT_TIMEOUT, EXPECTED_BYTES_MAX, RANGE_BYTES_MAX, WINDOW_MAX};
 use prefix_tar::source::SourceUrl;
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -47,11 +49,26 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
 
 type PooledClient = Client<HttpsConnector<HttpConnector>, DeclaredBody>;
 
-/// Scheme, host and port: what a component may reach.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A server in this process, which needs no connection.
+#[async_trait::async_trait]
+pub trait InProcess: Send + Sync {
+    /// Answers one request, as it would over a socket.
+    async fn answer(&self, request: Request<WasiBody>) -> Response<WasiBody>;
+}
+
+/// Scheme, host and port: what a component may reach; and what answers there, if that is in this process.
+#[derive(Clone)]
 pub struct Origin {
     is_https: bool,
     authority: String,
+    server: Option<Arc<dyn InProcess>>,
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_https { "https" } else { "http" };
+        write!(formatter, "Origin({scheme}://{})", self.authority)
+    }
 }
 
 impl Origin {
@@ -65,6 +82,15 @@ impl Origin {
         Self {
             is_https,
             authority: authority.to_owned(),
+            server: None,
+        }
+    }
+
+    /// `http://` and this authority, which a server in this process answers for.
+    pub fn in_process(authority: &str, server: Arc<dyn InProcess>) -> Self {
+        Self {
+            server: Some(server),
+            ..Self::new(false, authority)
         }
     }
 
@@ -153,13 +179,10 @@ impl Drop for Lane {
     }
 }
 
-type Sent = Result<
-    (
-        Response<WasiBody>,
-        Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ),
-    Error,
->;
+type Answered = (
+    Response<WasiBody>,
+    Box<dyn Future<Output = Result<(), Error>> + Send>,
+);
 
 impl WasiHttpHooks for Lane {
     /// The pool sets it where the protocol has it.
@@ -172,27 +195,54 @@ impl WasiHttpHooks for Lane {
         request: Request<WasiBody>,
         options: Option<RequestOptions>,
         _written: Box<dyn Future<Output = Result<(), Error>> + Send>,
-    ) -> Box<dyn Future<Output = Sent> + Send> {
-        if !self
+    ) -> Box<dyn Future<Output = Result<Answered, Error>> + Send> {
+        let origin = self
             .origins
             .iter()
-            .any(|origin| origin.is_of(request.uri()))
-        {
+            .find(|origin| origin.is_of(request.uri()));
+        let Some(origin) = origin else {
             let authority = request.uri().authority().map(ToString::to_string);
             tracing::warn!(
                 ?authority,
                 "the component asked for a host that it may not reach"
             );
             return Box::new(std::future::ready(Err(Error::HttpRequestDenied)));
+        };
+        if let Some(server) = &origin.server {
+            let server = Arc::clone(server);
+            return Box::new(async move { Ok(sent(answer_in_process(&*server, request).await)) });
         }
         let client = self.client.clone();
         Box::new(async move {
             let response = send(client, request, options.unwrap_or_default()).await?;
-            let done: Box<dyn Future<Output = Result<(), Error>> + Send> =
-                Box::new(std::future::ready(Ok(())));
-            Ok((response, done))
+            Ok(sent(response))
         })
     }
+}
+
+/// A response, and that there is nothing left to be done for it.
+fn sent(response: Response<WasiBody>) -> Answered {
+    (response, Box::new(std::future::ready(Ok(()))))
+}
+
+async fn answer_in_process(
+    server: &dyn InProcess,
+    mut request: Request<WasiBody>,
+) -> Response<WasiBody> {
+    // What a client does on the way to a socket: the Host header, and the declared length held to.
+    let authority = request.uri().authority().map(|host| host.as_str());
+    if let Some(Ok(host)) = authority.map(HeaderValue::from_str) {
+        request.headers_mut().insert(HOST, host);
+    }
+    let left = declared_length(&request);
+    server
+        .answer(request.map(|body| DeclaredBody { body, left }.boxed_unsync()))
+        .await
+}
+
+fn declared_length(request: &Request<WasiBody>) -> Option<u64> {
+    let length = request.headers().get(CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
 }
 
 async fn send(
@@ -217,10 +267,7 @@ async fn send_until_processed(
     client: PooledClient,
     request: Request<WasiBody>,
 ) -> Result<Response<Incoming>, hyper_util::client::legacy::Error> {
-    let declared = request
-        .headers()
-        .get(http::header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse().ok());
+    let declared = declared_length(&request);
     let mut resends_left = match request.body().is_end_stream() {
         true => RESENDS_MAX,
         false => 0,
