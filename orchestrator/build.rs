@@ -37,7 +37,8 @@ fn build() -> Result<PathBuf, String> {
         .map(Path::to_path_buf)
         .ok_or("the orchestrator has no workspace around it")?;
     for input in ["src", "build.rs", "Cargo.toml", "Cargo.lock"] {
-        println!("cargo:rerun-if-changed={}", workspace.join(input).display());
+        // Relative to this package, so that a tree which was moved is not watched where it was.
+        println!("cargo:rerun-if-changed=../{input}");
     }
     check_target()?;
     let target_folder = variable("OUT_DIR")?.join("component");

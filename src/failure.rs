@@ -9,8 +9,10 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
-    /// The request is no job: its method, content type, size or JSON.
+    /// The request is no job: its method, content type, size or JSON, or where it wants to write.
     BadJob,
+    /// The request does not carry the token.
+    Unauthorized,
     /// The component's own configuration is missing or wrong.
     Configuration,
     /// No connection to the source, or it was lost.
@@ -29,7 +31,11 @@ pub enum FailureKind {
     StoreUnreachable,
     /// The store did not answer in time.
     StoreTimeout,
-    /// The store answered another status than 200.
+    /// The store does not let this signed URL write: 401 or 403.
+    StoreDenied,
+    /// The object is of another generation than the one that the URL was signed for: 412.
+    StorePrecondition,
+    /// The store answered any other status than 200.
     StoreStatus,
     /// The store's checksum is not the one of what was sent.
     StoreChecksum,
@@ -46,6 +52,7 @@ impl FailureKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::BadJob => "bad_job",
+            Self::Unauthorized => "unauthorized",
             Self::Configuration => "configuration",
             Self::SourceUnreachable => "source_unreachable",
             Self::SourceTimeout => "source_timeout",
@@ -55,6 +62,8 @@ impl FailureKind {
             Self::LengthExceeded => "length_exceeded",
             Self::StoreUnreachable => "store_unreachable",
             Self::StoreTimeout => "store_timeout",
+            Self::StoreDenied => "store_denied",
+            Self::StorePrecondition => "store_precondition",
             Self::StoreStatus => "store_status",
             Self::StoreChecksum => "store_checksum",
             Self::Died => "died",
@@ -80,6 +89,10 @@ pub struct Failure {
     /// With `length_exceeded`: the Content-Length that the data need, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_length: Option<u64>,
+    /// How long the source or the store asks to be left alone, in seconds, where that is longer than an invocation
+    /// waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_seconds: Option<u64>,
 }
 
 impl Failure {
@@ -91,6 +104,7 @@ impl Failure {
             range: None,
             retryable: false,
             content_length: None,
+            retry_after_seconds: None,
         }
     }
 

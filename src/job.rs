@@ -1,6 +1,7 @@
 //! What goes over the wire: the [`Job`] that the component is sent, the [`Event`]s that it answers and the
 //! [`Report`] that the last of them carries. Who sends them, and how, is left to the shell and to the hosts.
 
+use crate::authority::Authority;
 use crate::failure::Failure;
 use crate::limits;
 use crate::prefix::Prefix;
@@ -21,19 +22,26 @@ pub const EVENTS_CONTENT_TYPE: &str = "application/x-ndjson";
 pub struct SignedUrl {
     text: String,
     uri: http::Uri,
+    authority: Authority,
 }
 
 impl SignedUrl {
     /// Takes a signed URL in.
     ///
     /// # Errors
-    /// It is not an absolute `http` or `https` URL. The message does not repeat it.
+    /// It is not an absolute `http` or `https` URL, or carries user information. The message does not repeat it.
     pub fn new(text: String) -> Result<Self, SignedUrlError> {
         let uri: http::Uri = text.parse().map_err(|_| SignedUrlError)?;
-        match uri.scheme_str() {
-            Some("https" | "http") if uri.authority().is_some() => Ok(Self { text, uri }),
-            _ => Err(SignedUrlError),
+        if !matches!(uri.scheme_str(), Some("https" | "http")) {
+            return Err(SignedUrlError);
         }
+        let authority = uri.authority().ok_or(SignedUrlError)?;
+        let authority = authority.as_str().parse().map_err(|_| SignedUrlError)?;
+        Ok(Self {
+            text,
+            uri,
+            authority,
+        })
     }
 
     /// Whether it is `https`.
@@ -42,10 +50,8 @@ impl SignedUrl {
     }
 
     /// The host and port that it names.
-    pub fn authority(&self) -> &str {
-        self.uri
-            .authority()
-            .map_or("", |authority| authority.as_str())
+    pub const fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     /// The path, without the query that carries the signature.
@@ -229,6 +235,10 @@ pub enum Event {
     Failed {
         /// Why.
         error: Failure,
+        /// The report of what was sent, where all of it was and what is wrong is the store's answer: the store
+        /// may have the object all the same. Its generation is the one that the answer named, if it did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sent: Option<Box<Report>>,
     },
 }
 
@@ -251,6 +261,8 @@ pub struct Seconds {
 pub struct Report {
     /// The prefix.
     pub prefix: Prefix,
+    /// The source's base URL.
+    pub source: String,
     /// Ranges in the tar: 4,096.
     pub ranges: u32,
     /// Hashes: the lines of all ranges.
@@ -398,7 +410,7 @@ mod tests {
             "SignedUrl(https://storage.googleapis.com/bucket/AB.tar?<redacted>)"
         );
         assert!(url.is_https());
-        assert_eq!(url.authority(), "storage.googleapis.com");
+        assert_eq!(url.authority().as_str(), "storage.googleapis.com");
         assert!(
             url.expose_path_and_query_to_the_wire()
                 .ends_with("Signature=5ec4e7")

@@ -93,14 +93,49 @@ pub const PROGRESS_RANGES: u32 = 256;
 /// The longest silence between two events. Gateways cut connections that are silent for 30 s or 60 s.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A range request: until the connection is there.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A range request: until the connection is there. On no network does a handshake take longer that ends well.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A range request: until the response's head. Cloudflare gives its origin 100 s, but answers 99 % from its cache.
-pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A range request: until the response's head. Cloudflare answers 99 % from its cache; the official downloader
+/// gives up after 5 s.
+pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A range request: between two pieces of the body.
-pub const BETWEEN_BYTES_TIMEOUT: Duration = Duration::from_secs(30);
+pub const BETWEEN_BYTES_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A range request: all of it. It ends a body that never stops to drip.
+pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Requests for one range at the most.
+pub const RANGE_ATTEMPTS_MAX: u32 = 6;
+
+/// The longest first wait between two requests for a range. It doubles from one to the next.
+pub const RANGE_FIRST_WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// The longest wait between two requests for a range that the source does not ask for.
+pub const RANGE_WAIT_MAX: Duration = Duration::from_secs(8);
+
+/// No request for a range begins later than this after the first one.
+pub const RANGE_ATTEMPTS_TIME_MAX: Duration = Duration::from_secs(90);
+
+/// The longest wait that a source's Retry-After is granted. The invocation fails where it asks for more.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// Retries that an invocation may be ahead of what its good ranges have earned: each request of the largest
+/// window four times, which is a source that is away for a few seconds.
+pub const RETRIES_AHEAD_MAX: u32 = 4 * WINDOW_MAX as u32;
+
+/// Good ranges that earn a retry. A source that fails one request in five is borne for as long as it takes.
+pub const RETRY_EARNED_RANGES: u32 = 4;
+
+/// The window that a source which asks for less (429, 503) is left with at the least.
+pub const WINDOW_THROTTLED_MIN: u16 = 4;
+
+/// Good ranges after which a throttled window is widened by one.
+pub const WINDOW_WIDENED_RANGES: u32 = 16;
+
+/// A Retry-After as it is read: a date has 29 characters.
+pub const RETRY_AFTER_BYTES_MAX: usize = 64;
 
 /// The PUT: until the response's head, which comes after the whole upload (130 MB) and so counts it.
 pub const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -126,5 +161,6 @@ const _: () = {
     assert!(ACCOUNTED_BYTES_MAX <= LINEAR_MEMORY_BYTES_MAX);
     assert!(BODY_POOL_HEAD_BYTES + BODY_POOL_SAMPLE_BYTES < BODY_POOL_BYTES_MAX);
     assert!(RANGE_BYTES_MAX.is_multiple_of(CHUNK_BYTES));
+    assert!(RETRY_AFTER_MAX.as_secs() < RANGE_ATTEMPTS_TIME_MAX.as_secs());
     assert!(BODY_POOL_BYTES_MAX.is_multiple_of(CHUNK_BYTES));
 };

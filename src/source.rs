@@ -1,14 +1,9 @@
-//! The source's base URL, and the configuration that comes from the environment.
-//! Every host hands an environment over; the job never names a source.
+//! The source's base URL: where ranges are asked for, and how.
+//! Which source it is comes from the component's configuration, never from the job.
 
+use crate::authority::{Authority, AuthorityError};
 use crate::prefix::RangeName;
 use std::fmt;
-
-/// The environment variable with the source's base URL.
-pub const SOURCE_URL: &str = "SOURCE_URL";
-
-/// The environment variable with the `Accept-Encoding` of range requests: `gzip` or `identity`.
-pub const SOURCE_ENCODING: &str = "SOURCE_ENCODING";
 
 /// Where the real API is.
 pub const PWNED_PASSWORDS_URL: &str = "https://api.pwnedpasswords.com";
@@ -17,7 +12,7 @@ pub const PWNED_PASSWORDS_URL: &str = "https://api.pwnedpasswords.com";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceUrl {
     is_https: bool,
-    authority: String,
+    authority: Authority,
     base_path: String,
 }
 
@@ -46,15 +41,16 @@ impl std::str::FromStr for SourceUrl {
             Some("http") => false,
             _ => return Err(SourceUrlError::NotHttp),
         };
-        if authority.contains('@') {
-            return Err(SourceUrlError::UserInformation);
-        }
+        let authority = authority.parse().map_err(|error| match error {
+            AuthorityError::UserInformation => SourceUrlError::UserInformation,
+            AuthorityError::NotAnAuthority => SourceUrlError::NotHttp,
+        })?;
         if uri.query().is_some() {
             return Err(SourceUrlError::Query);
         }
         Ok(Self {
             is_https,
-            authority: authority.to_owned(),
+            authority,
             base_path: uri.path().trim_end_matches('/').to_owned(),
         })
     }
@@ -67,26 +63,8 @@ impl SourceUrl {
     }
 
     /// Its host and port.
-    pub fn authority(&self) -> &str {
+    pub const fn authority(&self) -> &Authority {
         &self.authority
-    }
-
-    /// Its host without a port.
-    pub fn host(&self) -> &str {
-        let end = match self.authority.rfind(']') {
-            Some(bracket) => bracket + 1,
-            None => self.authority.find(':').unwrap_or(self.authority.len()),
-        };
-        &self.authority[..end]
-    }
-
-    /// Whether it is on this machine: there, compressing a range costs more than sending it.
-    pub fn is_loopback(&self) -> bool {
-        let host = self.host().trim_matches(['[', ']']);
-        host == "localhost"
-            || host
-                .parse::<std::net::IpAddr>()
-                .is_ok_and(|address| address.is_loopback())
     }
 
     /// The path of a range.
@@ -119,50 +97,6 @@ impl Encoding {
             Self::Gzip => "gzip",
             Self::Identity => "identity",
         }
-    }
-}
-
-/// The component's configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Configuration {
-    /// The source.
-    pub source: SourceUrl,
-    /// How its ranges are asked for.
-    pub encoding: Encoding,
-}
-
-/// Why an environment is no configuration.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigurationError {
-    /// A variable is missing.
-    #[error("the environment has no {0}")]
-    Missing(&'static str),
-    /// [`SOURCE_URL`] is wrong.
-    #[error("the environment's SOURCE_URL is not usable: {0}")]
-    Source(SourceUrlError),
-    /// [`SOURCE_ENCODING`] is wrong.
-    #[error("the environment's SOURCE_ENCODING is neither `gzip` nor `identity`")]
-    Encoding,
-}
-
-impl Configuration {
-    /// Reads the configuration from an environment, given as a look-up.
-    ///
-    /// # Errors
-    /// A variable is missing or wrong.
-    pub fn from_environment(
-        look_up: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, ConfigurationError> {
-        let source = look_up(SOURCE_URL)
-            .ok_or(ConfigurationError::Missing(SOURCE_URL))?
-            .parse()
-            .map_err(ConfigurationError::Source)?;
-        let encoding = match look_up(SOURCE_ENCODING).as_deref() {
-            None | Some("gzip") => Encoding::Gzip,
-            Some("identity") => Encoding::Identity,
-            Some(_) => return Err(ConfigurationError::Encoding),
-        };
-        Ok(Self { source, encoding })
     }
 }
 
@@ -201,50 +135,9 @@ mod tests {
             ("/range", NotHttp),
             ("https://user:secret@example.com", UserInformation),
             ("https://example.com/?mode=ntlm", Query),
+            ("https://:80", NotHttp),
         ] {
             assert_eq!(text.parse::<SourceUrl>(), Err(error), "{text}");
         }
-    }
-
-    #[test]
-    fn loopback_is_told_from_the_network() {
-        for (text, is_loopback) in [
-            ("http://127.0.0.1:8080", true),
-            ("http://[::1]:8080", true),
-            ("http://localhost", true),
-            ("https://api.pwnedpasswords.com", false),
-            ("http://10.0.0.1", false),
-        ] {
-            let source: SourceUrl = text.parse().expect("a source");
-            assert_eq!(source.is_loopback(), is_loopback, "{text}");
-        }
-    }
-
-    #[test]
-    fn the_environment_is_checked() {
-        let read = |source: Option<&str>, encoding: Option<&str>| {
-            Configuration::from_environment(|name| {
-                match name {
-                    SOURCE_URL => source,
-                    SOURCE_ENCODING => encoding,
-                    _ => None,
-                }
-                .map(str::to_owned)
-            })
-        };
-        assert_eq!(
-            read(None, None),
-            Err(ConfigurationError::Missing(SOURCE_URL))
-        );
-        assert_eq!(
-            read(Some("x"), None),
-            Err(ConfigurationError::Source(SourceUrlError::NotHttp))
-        );
-        assert_eq!(
-            read(Some("http://[::1]:1"), Some("br")),
-            Err(ConfigurationError::Encoding)
-        );
-        let read = read(Some("http://[::1]:1"), None).expect("a configuration");
-        assert_eq!(read.encoding, Encoding::Gzip);
     }
 }

@@ -1,7 +1,10 @@
-//! How many range requests may be in flight: the job's window, less where ranges are large.
+//! How many range requests may be in flight: the job's window, less where ranges are large, and less for a while
+//! where the source asks for it.
 //! Sending them, and holding what they bring, is left to the shell and to `chunk_pool`.
 
-use crate::limits::{EXPECTED_BYTES_MAX, RANGE_BYTES_MAX};
+use crate::limits::{
+    EXPECTED_BYTES_MAX, RANGE_BYTES_MAX, WINDOW_THROTTLED_MIN, WINDOW_WIDENED_RANGES,
+};
 
 /// The window of one invocation.
 ///
@@ -10,20 +13,39 @@ use crate::limits::{EXPECTED_BYTES_MAX, RANGE_BYTES_MAX};
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     requests_max: usize,
+    /// What the source bears, as far as is known; at most `requests_max`.
+    requests_borne: usize,
+    good_ranges: u32,
     expected_bytes: usize,
 }
 
 impl Window {
     /// The window of a job that asks for `requests_max` requests in flight.
     pub fn new(requests_max: u16) -> Self {
+        let requests_max = usize::from(requests_max.max(1));
         Self {
-            requests_max: usize::from(requests_max.max(1)),
+            requests_max,
+            requests_borne: requests_max,
+            good_ranges: 0,
             expected_bytes: RANGE_BYTES_MAX,
         }
     }
 
-    /// Takes note of a range's size in bytes. Only the first may lower what is expected.
+    /// Halves the window: the source said that it is asked too much.
+    pub fn throttle(&mut self) {
+        let least = usize::from(WINDOW_THROTTLED_MIN).min(self.requests_max);
+        self.requests_borne = (self.requests_borne / 2).max(least);
+        self.good_ranges = 0;
+    }
+
+    /// Takes note of a good range and its size in bytes. Only the first may lower what is expected. A throttled
+    /// window is widened again, bit by bit.
     pub fn observe(&mut self, range_bytes: usize, is_first: bool) {
+        self.good_ranges += 1;
+        if self.good_ranges >= WINDOW_WIDENED_RANGES {
+            self.good_ranges = 0;
+            self.requests_borne = (self.requests_borne + 1).min(self.requests_max);
+        }
         let expected = (range_bytes + range_bytes / 4).clamp(1, RANGE_BYTES_MAX);
         if is_first || expected > self.expected_bytes {
             self.expected_bytes = expected;
@@ -32,7 +54,7 @@ impl Window {
 
     /// Requests that may be in flight now: at least one.
     pub fn requests(&self) -> usize {
-        (EXPECTED_BYTES_MAX / self.expected_bytes).clamp(1, self.requests_max)
+        (EXPECTED_BYTES_MAX / self.expected_bytes).clamp(1, self.requests_borne)
     }
 }
 
@@ -52,6 +74,30 @@ mod tests {
         assert_eq!(window.requests(), 16);
         window.observe(33_600, false);
         assert_eq!(window.requests(), 16);
+    }
+
+    #[test]
+    fn a_throttled_window_is_halved_to_its_least_and_widens_again_to_what_was_asked() {
+        let mut window = Window::new(64);
+        window.observe(100, true);
+        let mut widths = Vec::new();
+        for _ in 0..6 {
+            window.throttle();
+            widths.push(window.requests());
+        }
+        assert_eq!(widths, [32, 16, 8, 4, 4, 4]);
+        for _ in 0..WINDOW_WIDENED_RANGES {
+            assert_eq!(window.requests(), 4);
+            window.observe(100, false);
+        }
+        assert_eq!(window.requests(), 5);
+        for _ in 0..100 * WINDOW_WIDENED_RANGES {
+            window.observe(100, false);
+        }
+        assert_eq!(window.requests(), 64);
+        let mut narrow = Window::new(2);
+        narrow.throttle();
+        assert_eq!(narrow.requests(), 2);
     }
 
     proptest! {

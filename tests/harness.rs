@@ -17,10 +17,11 @@ use orchestrator::host::embedded::{EmbeddedHost, EmbeddedSettings, Origin};
 use orchestrator::host::{Host as _, InvocationProgress};
 use orchestrator::mirror::{Mirror, Mirrored};
 use orchestrator::plan::PrefixSet;
+use prefix_tar::configuration::{SOURCE_ENCODING, SOURCE_URL};
 use prefix_tar::failure::Failure;
 use prefix_tar::job::{Job, Report};
 use prefix_tar::prefix::Prefix;
-use prefix_tar::source::{Encoding, SOURCE_ENCODING, SOURCE_URL, SourceUrl};
+use prefix_tar::source::{Encoding, SourceUrl};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -66,6 +67,7 @@ pub(crate) fn mirror(source: &SourceUrl, folder: &Path, prefixes: &str) -> Mirro
         encoding: None,
         deadline: DEADLINE,
         ca_file: None,
+        force: false,
         component_file: None,
     }
 }
@@ -113,14 +115,15 @@ impl Stage {
                     Encoding::Identity.as_str().to_owned(),
                 ),
             ],
-            vec![Origin::of_source(source), destination.origin()],
+            vec![Origin::of_source(source)],
         );
         settings.deadline = DEADLINE;
         change(&mut settings);
-        let host = tokio::task::spawn_blocking(move || EmbeddedHost::new(settings))
+        let mut host = tokio::task::spawn_blocking(move || EmbeddedHost::new(settings))
             .await
             .expect("not cancelled")
             .expect("a host");
+        host.allow_upload(destination.origin());
         Self {
             destination,
             host,
@@ -144,7 +147,8 @@ impl Stage {
             self.progressed
                 .fetch_max(progress.ranges, Ordering::Relaxed);
         };
-        self.host.invoke(job, &on_progress).await
+        let outcome = self.host.invoke(job, &on_progress).await;
+        outcome.map_err(|failed| failed.failure)
     }
 
     /// The most ranges that any progress event told of.

@@ -3,6 +3,7 @@
 
 mod demo;
 mod generate;
+mod log;
 mod run;
 mod serve;
 mod store;
@@ -11,7 +12,7 @@ mod verify;
 use crate::dispatch::Stop;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::ffi::OsString;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Everything that was asked for is done.
@@ -22,9 +23,6 @@ const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 /// Stopped by Ctrl-C or SIGTERM: 128 and SIGINT's number, as shells have it.
 const EXIT_STOPPED: u8 = 130;
-
-/// The environment variable with the log's level, as `tracing-subscriber` reads it: `debug`, `orchestrator=trace`.
-const LOG_VARIABLE: &str = "PREFIX_TAR_LOG";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -86,7 +84,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             });
         }
     };
-    start_log();
+    log::start();
     let end = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -124,17 +122,6 @@ pub fn commands() -> Vec<(String, String)> {
             (command.get_name().to_owned(), about.unwrap_or_default())
         })
         .collect()
-}
-
-fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env(LOG_VARIABLE)
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
-    let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(is_coloured)
-        .init();
 }
 
 /// The first Ctrl-C or SIGTERM stops gently, the second at once.

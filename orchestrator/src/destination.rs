@@ -4,20 +4,49 @@
 pub mod folder;
 
 use crate::manifest::Manifest;
-use prefix_tar::job::{Report, Upload};
+use prefix_tar::job::{Crc32c, Report, Upload};
 use prefix_tar::prefix::Prefix;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Where an archive is kept.
+/// An object as the store has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredObject {
+    /// Its length, in bytes.
+    pub content_length: u64,
+    /// Its checksum.
+    pub crc32c: Crc32c,
+    /// Its generation.
+    pub generation: String,
+    /// Its ETag, where the store gives one.
+    pub etag: Option<String>,
+}
+
+impl StoredObject {
+    /// Whether it is what `report` says was sent.
+    pub fn is_of(&self, report: &Report) -> bool {
+        self.content_length == report.content_length && self.crc32c == report.crc32c
+    }
+}
+
+/// Where an archive is kept. One run at a time has it.
 #[async_trait::async_trait]
 pub trait Destination: Send + Sync {
     /// Gets ready for a run: a manifest of an earlier one goes, because it will not be true any more.
     async fn begin(&self) -> anyhow::Result<()>;
 
+    /// The report that is there of a prefix; `None` where there is none, or none that can be read.
+    async fn report(&self, prefix: Prefix) -> anyhow::Result<Option<Report>>;
+
+    /// The object that is there of a prefix.
+    async fn object(&self, prefix: Prefix) -> anyhow::Result<Option<StoredObject>>;
+
     /// Gets ready for an attempt at `prefix`: the report of an earlier one goes, and the PUT is signed for
     /// what is there now.
     async fn prepare(&self, prefix: Prefix) -> anyhow::Result<Upload>;
+
+    /// Removes the object of a prefix if it is of this generation: it is not what was sent.
+    async fn discard(&self, prefix: Prefix, generation: &str) -> anyhow::Result<()>;
 
     /// Writes a report, whole or not at all.
     async fn write_report(&self, report: &Report) -> anyhow::Result<()>;

@@ -1,17 +1,17 @@
 //! The run: one actor that owns which prefixes are waiting, under way, stored and failed.
-//! It alone starts invocations and tries them again. What it tells is shown by `progress`; how it ends is
+//! It alone starts invocations, and [`attempts`] tries them again. What it tells is shown by `progress`; how it ends is
 //! written by `manifest`.
+
+mod attempts;
 
 use crate::destination::Destination;
 use crate::host::{Host, InvocationProgress};
 use crate::manifest::{ManifestObject, Totals};
-use crate::retry::Waits;
+use attempts::Attempts;
 use prefix_tar::failure::{Failure, FailureKind};
-use prefix_tar::job::{Job, Report};
+use prefix_tar::job::Report;
 use prefix_tar::prefix::Prefix;
-use rand::SeedableRng as _;
-use rand_chacha::ChaCha8Rng;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -50,6 +50,13 @@ pub struct Stop {
 /// What is told on the way.
 #[derive(Clone, Debug)]
 pub enum Update {
+    /// A run that died had the destination before.
+    TookOver {
+        /// Who it was.
+        owner: String,
+    },
+    /// Prefixes that an earlier run has left whole.
+    Kept(Vec<StoredPrefix>),
     /// An attempt at a prefix begins.
     Began {
         /// The prefix.
@@ -97,7 +104,8 @@ pub struct StoredPrefix {
 }
 
 impl StoredPrefix {
-    fn new(report: &Report, attempts: u32) -> Self {
+    /// What is kept of a report.
+    pub fn new(report: &Report, attempts: u32) -> Self {
         Self {
             prefix: report.prefix,
             object: ManifestObject::of_report(report),
@@ -123,7 +131,9 @@ pub struct FailedPrefix {
 /// How a run ended.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// What is in the archive.
+    /// What an earlier run had left in the archive.
+    pub kept: BTreeMap<Prefix, StoredPrefix>,
+    /// What this run has put into it.
     pub stored: BTreeMap<Prefix, StoredPrefix>,
     /// What failed.
     pub failed: BTreeMap<Prefix, FailedPrefix>,
@@ -137,7 +147,14 @@ impl Outcome {
         self.failed.is_empty() && self.not_done.is_empty()
     }
 
-    /// The sums over what is in the archive.
+    /// Everything that is in the archive, in the order of the prefixes.
+    pub fn archived(&self) -> Vec<&StoredPrefix> {
+        let mut archived: Vec<_> = self.kept.values().chain(self.stored.values()).collect();
+        archived.sort_unstable_by_key(|stored| stored.prefix);
+        archived
+    }
+
+    /// The sums over what this run has put into the archive.
     pub fn totals(&self) -> Totals {
         self.stored.values().map(|stored| stored.totals).sum()
     }
@@ -155,9 +172,9 @@ pub async fn run(
     stop: Stop,
     updates: mpsc::Sender<Update>,
 ) -> Outcome {
-    let mut waiting: VecDeque<Prefix> = prefixes.collect();
+    let prefixes: Vec<Prefix> = prefixes.collect();
+    let mut waiting = prefixes.iter().copied();
     let mut under_way = JoinSet::new();
-    let mut begun: Vec<Prefix> = Vec::new();
     let mut outcome = Outcome::default();
     let mut failures_in_a_row = 0;
     let alive = CancellationToken::new();
@@ -170,9 +187,8 @@ pub async fn run(
             1_usize.saturating_sub(outcome.failed.len())
         };
         while under_way.len() < places
-            && let Some(prefix) = waiting.pop_front()
+            && let Some(prefix) = waiting.next()
         {
-            begun.push(prefix);
             let attempts = Attempts {
                 prefix,
                 host: Arc::clone(&host),
@@ -203,6 +219,10 @@ pub async fn run(
             }
             Some(Ok(Err(failed))) => {
                 failures_in_a_row += 1;
+                if failed.failure.kind == FailureKind::StoreDenied {
+                    // What is denied for one is denied for all.
+                    failures_in_a_row = FAILURES_IN_A_ROW_MAX;
+                }
                 outcome.failed.insert(failed.prefix, failed.clone());
                 Update::Failed(failed)
             }
@@ -213,111 +233,18 @@ pub async fn run(
         };
         tell(&updates, update).await;
     }
-    waiting.extend(begun);
-    outcome.not_done = waiting
+    outcome.not_done = prefixes
         .into_iter()
         .filter(|prefix| {
             !outcome.stored.contains_key(prefix) && !outcome.failed.contains_key(prefix)
         })
         .collect();
-    outcome.not_done.sort_unstable();
     outcome
 }
 
 /// Whoever shows updates may be gone; the run goes on.
 async fn tell(updates: &mpsc::Sender<Update>, update: Update) {
     let _ = updates.send(update).await;
-}
-
-/// The attempts at one prefix.
-struct Attempts {
-    prefix: Prefix,
-    host: Arc<dyn Host>,
-    destination: Arc<dyn Destination>,
-    settings: Settings,
-    stop: CancellationToken,
-    /// Cancelled at the first sign of life of any prefix.
-    alive: CancellationToken,
-    updates: mpsc::Sender<Update>,
-}
-
-impl Attempts {
-    async fn run(self) -> Result<StoredPrefix, FailedPrefix> {
-        let mut waits = Waits::new(
-            ChaCha8Rng::from_rng(&mut rand::rng()),
-            self.settings.first_wait_max,
-        );
-        let mut content_length = None;
-        let mut attempt = 1;
-        loop {
-            let prefix = self.prefix;
-            tell(&self.updates, Update::Began { prefix, attempt }).await;
-            let failure = match self.attempt(content_length).await {
-                Ok(report) => return Ok(StoredPrefix::new(&report, attempt)),
-                Err(failure) => failure,
-            };
-            // The next attempt is made with what this one has measured, and need not wait for anything.
-            content_length = failure.content_length.or(content_length);
-            let wait = match waits.next() {
-                Some(_) if failure.kind == FailureKind::LengthExceeded => Duration::ZERO,
-                Some(wait) if failure.retryable => wait,
-                _ => return Err(self.failed(failure, attempt)),
-            };
-            let retrying = Update::Retrying {
-                prefix,
-                failure: failure.clone(),
-                wait,
-            };
-            tell(&self.updates, retrying).await;
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.stop.cancelled() => return Err(self.failed(failure, attempt)),
-            }
-            attempt += 1;
-        }
-    }
-
-    const fn failed(&self, failure: Failure, attempts: u32) -> FailedPrefix {
-        FailedPrefix {
-            prefix: self.prefix,
-            failure,
-            attempts,
-        }
-    }
-
-    async fn attempt(&self, content_length: Option<u64>) -> Result<Report, Failure> {
-        let upload = self
-            .destination
-            .prepare(self.prefix)
-            .await
-            .map_err(|error| destination_failure(&error))?;
-        let job = Job {
-            prefix: self.prefix,
-            upload,
-            content_length,
-            window: self.settings.window,
-        };
-        let on_progress = |progress: InvocationProgress| {
-            if progress.ranges > 0 {
-                self.alive.cancel();
-            }
-            // What is not shown in time is not worth showing.
-            let _ = self.updates.try_send(Update::Progress {
-                prefix: self.prefix,
-                progress,
-            });
-        };
-        let report = self.host.invoke(job, &on_progress).await?;
-        self.destination
-            .write_report(&report)
-            .await
-            .map_err(|error| destination_failure(&error))?;
-        Ok(report)
-    }
-}
-
-fn destination_failure(error: &anyhow::Error) -> Failure {
-    Failure::lasting(FailureKind::Destination, format!("{error:#}"))
 }
 
 #[cfg(test)]

@@ -18,6 +18,24 @@ pub struct InvocationProgress {
     pub linear_memory: u64,
 }
 
+/// An invocation that brought no report.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FailedInvocation {
+    /// Why.
+    pub failure: Failure,
+    /// The report of what was sent, where all of it was: the store may have it all the same.
+    pub sent: Option<Box<Report>>,
+}
+
+impl From<Failure> for FailedInvocation {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            sent: None,
+        }
+    }
+}
+
 /// Something that runs the component.
 #[async_trait::async_trait]
 pub trait Host: Send + Sync {
@@ -27,5 +45,5 @@ pub trait Host: Send + Sync {
         &self,
         job: Job,
         on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
-    ) -> Result<Report, Failure>;
+    ) -> Result<Report, FailedInvocation>;
 }

@@ -117,6 +117,14 @@ impl LocalStore {
         let _ = self.uploads.acquire_many(UPLOADS_MAX).await;
     }
 
+    /// The objects of a bucket, for who shares the process.
+    ///
+    /// # Errors
+    /// There is no such bucket.
+    pub fn objects(&self, bucket: &str) -> Result<Arc<Objects>, StoreError> {
+        self.bucket(bucket)
+    }
+
     fn bucket(&self, name: &str) -> Result<Arc<Objects>, StoreError> {
         let folder = match &self.buckets {
             Buckets::One { name: only, folder } if only == name => folder.clone(),
@@ -183,7 +191,7 @@ impl LocalStore {
                 put(objects, path, &parts.headers, body, upload).await
             }
             Method::GET | Method::HEAD => get(objects, path, &parts.headers).await,
-            Method::DELETE => delete(objects, path).await,
+            Method::DELETE => delete(objects, path, &parts.headers).await,
             _ => Err(StoreError::MethodNotAllowed),
         }
     }
@@ -235,18 +243,7 @@ impl PutConditions {
         if content_length > OBJECT_BYTES_MAX {
             return Err(StoreError::EntityTooLarge);
         }
-        let generation = match text(headers, "x-goog-if-generation-match") {
-            None => GenerationMatch::Any,
-            Some(value) => match value.parse() {
-                Ok(0) => GenerationMatch::Absent,
-                Ok(generation) => GenerationMatch::Is(generation),
-                Err(_) => {
-                    return Err(StoreError::InvalidArgument(
-                        "x-goog-if-generation-match must be a generation.",
-                    ));
-                }
-            },
-        };
+        let generation = generation_match(headers)?;
         if let Some(range) = text(headers, "x-goog-content-length-range") {
             check_length_range(range, content_length)?;
         }
@@ -257,6 +254,17 @@ impl PutConditions {
             generation,
             crc32c,
         })
+    }
+}
+
+fn generation_match(headers: &HeaderMap) -> Result<GenerationMatch, StoreError> {
+    match text(headers, "x-goog-if-generation-match").map(str::parse) {
+        None => Ok(GenerationMatch::Any),
+        Some(Ok(0)) => Ok(GenerationMatch::Absent),
+        Some(Ok(generation)) => Ok(GenerationMatch::Is(generation)),
+        Some(Err(_)) => Err(StoreError::InvalidArgument(
+            "x-goog-if-generation-match must be a generation.",
+        )),
     }
 }
 
@@ -493,9 +501,13 @@ fn byte_range(value: &str, length: u64) -> Result<Option<std::ops::Range<u64>>, 
     }
 }
 
-async fn delete(objects: Arc<Objects>, path: PathBuf) -> Result<Response<StoreBody>, StoreError> {
-    let was_there =
-        on_disk(move || objects.remove(&path).map_err(|error| read_error(&error))).await?;
+async fn delete(
+    objects: Arc<Objects>,
+    path: PathBuf,
+    headers: &HeaderMap,
+) -> Result<Response<StoreBody>, StoreError> {
+    let condition = generation_match(headers)?;
+    let was_there = on_disk(move || objects.remove(&path, condition)).await?;
     if was_there {
         Ok(empty(StatusCode::NO_CONTENT))
     } else {
@@ -516,7 +528,7 @@ fn describe(headers: &mut HeaderMap, metadata: &ObjectMetadata) -> Result<(), St
     headers.insert(GENERATION, generation.into());
     headers.insert(STORED_LENGTH, metadata.content_length.into());
     insert(headers, HASH, &format!("crc32c={}", metadata.crc32c))?;
-    insert(headers, ETAG, &format!("\"{generation:x}\""))
+    insert(headers, ETAG, &metadata.etag())
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) -> Result<(), StoreError> {

@@ -3,13 +3,17 @@
 
 use crate::destination::Destination;
 use crate::destination::folder::FolderDestination;
-use crate::dispatch::{self, Outcome, Settings, Stop, Update};
+use crate::dispatch::{self, Outcome, Settings, Stop, StoredPrefix, Update};
 use crate::host::embedded::{EmbeddedHost, EmbeddedSettings, Origin};
 use crate::manifest::Manifest;
 use crate::plan::PrefixSet;
+use crate::resume;
 use anyhow::Context as _;
 use jiff::Timestamp;
-use prefix_tar::source::{Encoding, SOURCE_ENCODING, SOURCE_URL, SourceUrl};
+use prefix_tar::configuration::{SOURCE_ENCODING, SOURCE_URL};
+use prefix_tar::prefix::Prefix;
+use prefix_tar::source::{Encoding, SourceUrl};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +36,8 @@ pub struct Mirror {
     pub deadline: Duration,
     /// A private CA to trust besides the platform's.
     pub ca_file: Option<PathBuf>,
+    /// Whether what an earlier run has left whole is done again, too.
+    pub force: bool,
     /// A component file instead of the one that the orchestrator carries.
     pub component_file: Option<PathBuf>,
 }
@@ -57,12 +63,29 @@ impl Mirror {
             FolderDestination::open(&self.folder, self.deadline),
             self.host()
         )?;
-        host.allow(destination.origin());
+        host.allow_upload(destination.origin());
+        if let Some(owner) = destination.took_over_from() {
+            let owner = owner.to_string();
+            let _ = updates.send(Update::TookOver { owner }).await;
+        }
         let destination = Arc::new(destination);
         let (began, started) = (Instant::now(), Timestamp::now());
+        let kept = match self.force {
+            true => Vec::new(),
+            false => {
+                let looked_at = self.prefixes.iter();
+                resume::kept(looked_at, &*destination, &self.source, &stop.gently).await?
+            }
+        };
         destination.begin().await?;
-        let outcome = dispatch::run(
-            self.prefixes.iter(),
+        if !kept.is_empty() {
+            let _ = updates.send(Update::Kept(kept.clone())).await;
+        }
+        let kept: BTreeMap<Prefix, StoredPrefix> =
+            kept.into_iter().map(|kept| (kept.prefix, kept)).collect();
+        let left = self.prefixes.iter();
+        let mut outcome = dispatch::run(
+            left.filter(|prefix| !kept.contains_key(prefix)),
             Arc::new(host),
             Arc::<FolderDestination>::clone(&destination),
             self.settings,
@@ -70,6 +93,7 @@ impl Mirror {
             updates,
         )
         .await;
+        outcome.kept = kept;
         if outcome.is_complete() {
             let manifest = self.manifest(&outcome, started);
             destination.write_manifest(&manifest).await?;
@@ -83,11 +107,13 @@ impl Mirror {
     }
 
     async fn host(&self) -> anyhow::Result<EmbeddedHost> {
-        let encoding = self.encoding.unwrap_or(if self.source.is_loopback() {
-            Encoding::Identity
-        } else {
-            Encoding::Gzip
-        });
+        let encoding = self
+            .encoding
+            .unwrap_or(if self.source.authority().is_loopback() {
+                Encoding::Identity
+            } else {
+                Encoding::Gzip
+            });
         let environment = vec![
             (SOURCE_URL.to_owned(), self.source.to_string()),
             (SOURCE_ENCODING.to_owned(), encoding.as_str().to_owned()),
@@ -111,16 +137,16 @@ impl Mirror {
     }
 
     fn manifest(&self, outcome: &Outcome, started: Timestamp) -> Manifest {
+        let archived = outcome.archived();
         Manifest {
             tool: "prefix-tar".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             source: self.source.to_string(),
             started: started.to_string(),
             finished: Timestamp::now().to_string(),
-            totals: outcome.totals(),
-            objects: outcome
-                .stored
-                .values()
+            totals: archived.iter().map(|stored| stored.totals).sum(),
+            objects: archived
+                .iter()
                 .map(|stored| stored.object.clone())
                 .collect(),
         }

@@ -56,6 +56,17 @@ fn write_line(out: &mut impl Write, line: &str) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
+/// What is said of a lock whose owner died.
+fn took_over_line(owner: &str) -> String {
+    format!("warning: a run that died had this archive ({owner}); going on where it ended")
+}
+
+/// What is said of what need not be done again.
+fn kept_line(prefixes: usize) -> String {
+    let prefixes = figures::prefixes(prefixes);
+    format!("kept {prefixes} of an earlier run; --force does them again")
+}
+
 /// What is said of a prefix that is in the archive.
 fn stored_line(stored: &StoredPrefix) -> String {
     let totals = stored.totals;
@@ -98,6 +109,31 @@ mod tests {
     use prefix_tar::prefix::Prefix;
     use std::time::Duration;
 
+    fn stored(first: Prefix) -> StoredPrefix {
+        StoredPrefix {
+            prefix: first,
+            object: ManifestObject {
+                prefix: first,
+                object: "00.tar".to_owned(),
+                content_length: 140_001_280,
+                crc32c: Crc32c(1),
+                generation: Some("7".to_owned()),
+            },
+            totals: Totals {
+                prefixes: 1,
+                ranges: 4096,
+                hashes: 3_276_800,
+                data_bytes: 137_600_000,
+                content_length: 140_001_280,
+                requests: 4096,
+                retries: 0,
+            },
+            duration: Duration::from_millis(500),
+            linear_memory_peak: 3 * 1024 * 1024,
+            attempts: 2,
+        }
+    }
+
     /// One of each.
     pub(super) fn updates() -> Vec<Update> {
         let (first, second) = (Prefix::from_number(0), Prefix::from_number(1));
@@ -106,7 +142,15 @@ mod tests {
             "GET from http://127.0.0.1:8080 answered 503",
         )
         .at(second.range(0x7FF));
+        let kept = StoredPrefix {
+            prefix: Prefix::from_number(2),
+            ..stored(first)
+        };
         vec![
+            Update::TookOver {
+                owner: "process 7 on a, since b".to_owned(),
+            },
+            Update::Kept(vec![kept]),
             Update::Began {
                 prefix: first,
                 attempt: 1,
@@ -124,28 +168,7 @@ mod tests {
                 failure: failure.clone(),
                 wait: Duration::from_millis(500),
             },
-            Update::Stored(StoredPrefix {
-                prefix: first,
-                object: ManifestObject {
-                    prefix: first,
-                    object: "00.tar".to_owned(),
-                    content_length: 140_001_280,
-                    crc32c: Crc32c(1),
-                    generation: Some("7".to_owned()),
-                },
-                totals: Totals {
-                    prefixes: 1,
-                    ranges: 4096,
-                    hashes: 3_276_800,
-                    data_bytes: 137_600_000,
-                    content_length: 140_001_280,
-                    requests: 4096,
-                    retries: 0,
-                },
-                duration: Duration::from_millis(500),
-                linear_memory_peak: 3 * 1024 * 1024,
-                attempts: 2,
-            }),
+            Update::Stored(stored(first)),
             Update::Failed(FailedPrefix {
                 prefix: second,
                 failure,

@@ -4,10 +4,10 @@
 use super::events::Events;
 use super::incoming::BodyReader;
 use super::invocation;
+use crate::configuration::Configuration;
 use crate::failure::{Failure, FailureKind};
 use crate::job::{EVENTS_CONTENT_TYPE, Event, JOB_CONTENT_TYPE, Job};
 use crate::limits::JOB_BYTES_MAX;
-use crate::source::Configuration;
 use spin_sdk::http::{Fields, IncomingRequest, Method, OutgoingResponse, ResponseOutparam};
 
 /// Why a request is turned away.
@@ -34,35 +34,57 @@ pub(super) async fn answer(request: IncomingRequest, response: ResponseOutparam)
     let Some(events) = begin(response, 200, EVENTS_CONTENT_TYPE) else {
         return;
     };
-    let event = match invocation::run(&job, configuration, &events).await {
+    let event = match invocation::run(&job, &configuration, &events).await {
         Ok(report) => Event::Done {
             report: Box::new(report),
         },
-        Err(error) => Event::Failed { error },
+        Err(failed) => Event::Failed {
+            error: failed.error,
+            sent: failed.sent.map(Box::new),
+        },
     };
     // Where the caller is gone, nobody is left to be told so.
     let _ = events.finish(&event).await;
 }
 
+/// Lets a request in that is in order. Nothing of it is read before its token was looked at.
 async fn admit(request: IncomingRequest) -> Result<(Job, Configuration), Refusal> {
+    let configuration = Configuration::from_environment(std::env::vars()).map_err(|error| {
+        tell_operator(&error.to_string());
+        Refusal {
+            status: 500,
+            failure: Failure::lasting(
+                FailureKind::Configuration,
+                "the component is not configured; its log says what is missing",
+            ),
+        }
+    })?;
+    let headers = request.headers();
+    let authorizations = headers.get("authorization");
+    let is_admitted = match authorizations.as_slice() {
+        [authorization] => configuration.token_digest.admits(authorization),
+        _ => false,
+    };
+    if !is_admitted {
+        return Err(Refusal {
+            status: 401,
+            failure: Failure::lasting(
+                FailureKind::Unauthorized,
+                "the component did not admit this token",
+            ),
+        });
+    }
     if !matches!(request.method(), Method::Post) {
         let message = "a job is sent by POST";
         return Err(Refusal::bad_job(405, message));
     }
-    check_head(&request.headers())?;
+    check_head(&headers)?;
+    drop(headers);
     let body = read_job(request).await?;
     let job = Job::from_wire(&body).map_err(|error| Refusal::bad_job(400, error.to_string()))?;
-    let configuration =
-        Configuration::from_environment(|name| std::env::var(name).ok()).map_err(|error| {
-            tell_operator(&error.to_string());
-            Refusal {
-                status: 500,
-                failure: Failure::lasting(
-                    FailureKind::Configuration,
-                    "the component is not configured; its log says what is missing",
-                ),
-            }
-        })?;
+    configuration
+        .check_upload_url(&job.upload.url)
+        .map_err(|error| Refusal::bad_job(400, error.to_string()))?;
     Ok((job, configuration))
 }
 
@@ -110,6 +132,7 @@ async fn refuse(refusal: Refusal, response: ResponseOutparam) {
     if let Some(events) = begin(response, refusal.status, JOB_CONTENT_TYPE) {
         let event = Event::Failed {
             error: refusal.failure,
+            sent: None,
         };
         let _ = events.finish(&event).await;
     }

@@ -1,24 +1,28 @@
-//! One range: the request, the body within the pool's memory, decoded and checked.
-//! How many are under way, and what becomes of them, is left to the invocation.
+//! One range: the request, the body within the pool's memory, decoded and checked; and all of it again where that
+//! is worth it. How many are under way, and what becomes of them, is left to the invocation.
 
 use super::incoming::BodyReader;
 use super::outgoing::{
     Peer, PendingResponse, Target, Timeouts, header, is_passing_status, request, transport_failure,
 };
+use super::reactor::{Moment, Sleep, until};
 use crate::chunk_pool::{BodyBytes, ChunkPool};
 use crate::failure::{Failure, FailureKind};
 use crate::inflate;
 use crate::limits::{
     BETWEEN_BYTES_TIMEOUT, CHUNK_BYTES, CONNECT_TIMEOUT, ETAG_BYTES_MAX, FIRST_BYTE_TIMEOUT,
-    RANGE_BYTES_MAX, RANGE_WIRE_BYTES_MAX, READ_BYTES_MAX,
+    RANGE_ATTEMPTS_MAX, RANGE_ATTEMPTS_TIME_MAX, RANGE_BYTES_MAX, RANGE_FIRST_WAIT_MAX,
+    RANGE_WAIT_MAX, RANGE_WIRE_BYTES_MAX, READ_BYTES_MAX, REQUEST_TIME_MAX, RETRY_AFTER_BYTES_MAX,
+    RETRY_AFTER_MAX,
 };
 use crate::prefix::RangeName;
 use crate::range_body::RangeCheck;
-use crate::source::Configuration;
-use std::cell::Cell;
+use crate::retry::{Backoff, RetryBudget, retry_after, with_attempts};
+use crate::source::{Encoding, SourceUrl};
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use wasi::http::outgoing_handler;
 use wasi::http::types::{ErrorCode, Fields, IncomingResponse, Method};
 
@@ -45,38 +49,63 @@ pub(super) struct Fetched {
 
 /// What all range requests of an invocation share.
 pub(super) struct Fetcher {
-    configuration: Configuration,
+    source: SourceUrl,
     headers: Fields,
     /// The beginning of what is said of a request that failed.
     tried: String,
     pool: Rc<ChunkPool>,
     requests: Cell<u64>,
+    random: RefCell<fastrand::Rng>,
+    budget: Cell<RetryBudget>,
+    /// No request is sent before: the source asked for it with a Retry-After.
+    not_before: Cell<Option<Moment>>,
+    is_throttled: Cell<bool>,
+}
+
+/// An attempt that did not bring its range.
+struct FailedAttempt {
+    failure: Failure,
+    /// What the source's Retry-After asks for.
+    retry_after: Option<Duration>,
+}
+
+impl From<Failure> for FailedAttempt {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            retry_after: None,
+        }
+    }
 }
 
 impl Fetcher {
     pub(super) fn new(
-        configuration: Configuration,
+        source: &SourceUrl,
+        encoding: Encoding,
         pool: Rc<ChunkPool>,
     ) -> Result<Rc<Self>, Failure> {
         let agent = concat!("prefix-tar/", env!("CARGO_PKG_VERSION"));
-        let encoding = configuration.encoding.as_str();
         let headers = [
             ("user-agent", agent),
             ("accept", "text/plain"),
-            ("accept-encoding", encoding),
+            ("accept-encoding", encoding.as_str()),
         ]
         .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
         let headers = Fields::from_list(&headers).map_err(|error| {
             let message = format!("the host refused the headers of a range request: {error:?}");
             Failure::lasting(FailureKind::Configuration, message)
         })?;
-        let tried = format!("GET from {}", configuration.source);
+        let tried = format!("GET from {source}");
         Ok(Rc::new(Self {
-            configuration,
+            source: source.clone(),
             headers,
             tried,
             pool,
             requests: Cell::new(0),
+            random: RefCell::new(fastrand::Rng::new()),
+            budget: Cell::new(RetryBudget::new()),
+            not_before: Cell::new(None),
+            is_throttled: Cell::new(false),
         }))
     }
 
@@ -85,14 +114,114 @@ impl Fetcher {
         self.requests.get()
     }
 
-    /// Fetches one range. The failure names it.
-    pub(super) async fn fetch(self: Rc<Self>, range: RangeName) -> Result<Fetched, Failure> {
-        self.fetch_once(range)
-            .await
-            .map_err(|failure| failure.at(range))
+    /// Whether the source said, since this was asked the last time, that it is asked too much.
+    pub(super) fn take_throttled(&self) -> bool {
+        self.is_throttled.take()
     }
 
-    async fn fetch_once(&self, range: RangeName) -> Result<Fetched, Failure> {
+    /// Fetches one range, with as many attempts as its bounds allow. The failure names the range.
+    pub(super) async fn fetch(self: Rc<Self>, range: RangeName) -> Result<Fetched, Failure> {
+        let began = Moment::now();
+        let mut backoff = None;
+        let mut attempts = 1;
+        loop {
+            self.not_too_early().await;
+            let failed = match self.attempt(range).await {
+                Ok(fetched) => {
+                    self.change_budget(RetryBudget::earn);
+                    return Ok(fetched);
+                }
+                Err(failed) => failed,
+            };
+            let now = Moment::now();
+            let backoff = backoff.get_or_insert_with(|| self.backoff());
+            match self.next_attempt(&failed, backoff, began, now) {
+                Ok(at) => Sleep::until(at).await,
+                Err(why) => {
+                    let asked = failed.retry_after.filter(|asked| *asked > RETRY_AFTER_MAX);
+                    let mut failure = failed.failure.at(range);
+                    failure.message =
+                        with_attempts(&failure.message, attempts, now.since(began)) + why;
+                    failure.retry_after_seconds = asked.map(|asked| asked.as_secs());
+                    return Err(failure);
+                }
+            }
+            attempts += 1;
+        }
+    }
+
+    /// When the next attempt begins, or why there is none.
+    fn next_attempt(
+        &self,
+        failed: &FailedAttempt,
+        backoff: &mut Backoff,
+        began: Moment,
+        now: Moment,
+    ) -> Result<Moment, &'static str> {
+        if !failed.failure.retryable {
+            return Err("");
+        }
+        let wait = backoff.next().ok_or("")?;
+        let asked = failed.retry_after.unwrap_or_default();
+        if asked > RETRY_AFTER_MAX {
+            return Err("; it asks to be left alone for longer than an invocation waits");
+        }
+        let at = now.after(asked).after(wait);
+        if at.since(began) > RANGE_ATTEMPTS_TIME_MAX {
+            return Err("");
+        }
+        if !self.change_budget(RetryBudget::spend) {
+            return Err("; too many requests of this invocation had to be sent again");
+        }
+        if !asked.is_zero() {
+            self.not_before.set(Some(now.after(asked)));
+        }
+        Ok(at)
+    }
+
+    fn change_budget<T>(&self, change: impl FnOnce(&mut RetryBudget) -> T) -> T {
+        let mut budget = self.budget.get();
+        let result = change(&mut budget);
+        self.budget.set(budget);
+        result
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(
+            self.random.borrow_mut().fork(),
+            RANGE_ATTEMPTS_MAX,
+            RANGE_FIRST_WAIT_MAX,
+            RANGE_WAIT_MAX,
+        )
+    }
+
+    /// Waits for as long as the source asked to be left alone; where several were told so, for the longest.
+    async fn not_too_early(&self) {
+        while let Some(at) = self.not_before.get() {
+            if Moment::now() >= at {
+                self.not_before.set(None);
+            } else {
+                Sleep::until(at).await;
+            }
+        }
+    }
+
+    async fn attempt(&self, range: RangeName) -> Result<Fetched, FailedAttempt> {
+        let deadline = Moment::now().after(REQUEST_TIME_MAX);
+        match until(deadline, self.fetch_once(range)).await {
+            Some(result) => result,
+            None => {
+                let message = format!(
+                    "{} was not done after {} s; a body came too slowly, or not at all",
+                    self.tried,
+                    REQUEST_TIME_MAX.as_secs()
+                );
+                Err(Failure::passing(FailureKind::SourceTimeout, message).into())
+            }
+        }
+    }
+
+    async fn fetch_once(&self, range: RangeName) -> Result<Fetched, FailedAttempt> {
         let response = self.send(range).await?;
         let head = self.read_head(&response)?;
         let received = self
@@ -114,10 +243,10 @@ impl Fetcher {
     }
 
     async fn send(&self, range: RangeName) -> Result<IncomingResponse, Failure> {
-        let source = &self.configuration.source;
+        let source = &self.source;
         let target = Target {
             is_https: source.is_https(),
-            authority: source.authority(),
+            authority: source.authority().as_str(),
             path_and_query: &source.range_path(range),
         };
         let request = request(&Method::Get, &target, self.headers.clone())
@@ -148,15 +277,31 @@ impl Fetcher {
         Failure::lasting(FailureKind::RangeTooLarge, message)
     }
 
-    fn read_head(&self, response: &IncomingResponse) -> Result<Head, Failure> {
+    fn status_failure(&self, status: u16, response: &IncomingResponse) -> FailedAttempt {
+        let advice = match status {
+            429 | 503 => "; lower --window or try later",
+            300..=399 => "; redirects are not followed",
+            _ => "",
+        };
+        let message = format!("{} answered {status}{advice}", self.tried);
+        if !is_passing_status(status) {
+            return Failure::lasting(FailureKind::SourceStatus, message).into();
+        }
+        if matches!(status, 429 | 503) {
+            self.is_throttled.set(true);
+        }
+        FailedAttempt {
+            failure: Failure::passing(FailureKind::SourceStatus, message),
+            retry_after: header(&response.headers(), "retry-after")
+                .filter(|value| value.len() <= RETRY_AFTER_BYTES_MAX)
+                .and_then(|value| retry_after(&value, SystemTime::now())),
+        }
+    }
+
+    fn read_head(&self, response: &IncomingResponse) -> Result<Head, FailedAttempt> {
         let status = response.status();
         if status != 200 {
-            let message = format!("{} answered {status}", self.tried);
-            return Err(if is_passing_status(status) {
-                Failure::passing(FailureKind::SourceStatus, message)
-            } else {
-                Failure::lasting(FailureKind::SourceStatus, message)
-            });
+            return Err(self.status_failure(status, response));
         }
         let headers = response.headers();
         let content_length = header(&headers, "content-length")
@@ -165,14 +310,14 @@ impl Fetcher {
         let content_length = match content_length {
             None => None,
             Some(Ok(bytes)) if bytes <= RANGE_WIRE_BYTES_MAX => Some(bytes),
-            Some(_) => return Err(self.too_large()),
+            Some(_) => return Err(self.too_large().into()),
         };
         let is_gzip = match header(&headers, "content-encoding").as_deref() {
             None | Some("" | "identity") => false,
             Some("gzip" | "x-gzip") => true,
             Some(_) => {
                 let what = "it has a content-encoding that was not asked for";
-                return Err(self.range_failure(FailureKind::RangeInvalid, what));
+                return Err(self.range_failure(FailureKind::RangeInvalid, what).into());
             }
         };
         let etag = header(&headers, "etag")

@@ -5,12 +5,12 @@ use super::events::{Events, linear_memory_bytes};
 use super::fetch::{Fetched, Fetcher};
 use super::upload::{Stored, Upload};
 use crate::chunk_pool::ChunkPool;
+use crate::configuration::Configuration;
 use crate::failure::{Failure, FailureKind};
 use crate::job::{Job, Report, Seconds};
 use crate::length::LengthSample;
 use crate::limits::{PROGRESS_RANGES, WINDOW_DEFAULT};
 use crate::prefix::{Prefix, RANGES_PER_PREFIX};
-use crate::source::Configuration;
 use crate::tar;
 use crate::window::Window;
 use futures::future::{Either, select};
@@ -22,12 +22,25 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+/// An invocation that stored nothing, or does not know.
+pub(super) struct Failed {
+    pub(super) error: Failure,
+    /// The report of what was sent, where all of it was.
+    pub(super) sent: Option<Report>,
+}
+
+impl From<Failure> for Failed {
+    fn from(error: Failure) -> Self {
+        Self { error, sent: None }
+    }
+}
+
 /// Does the job. The report is there only when the store has the whole tar and its checksum was compared.
 pub(super) async fn run(
     job: &Job,
-    configuration: Configuration,
+    configuration: &Configuration,
     events: &Events,
-) -> Result<Report, Failure> {
+) -> Result<Report, Failed> {
     let work = pin!(mirror(job, configuration, events));
     let keep_alive = pin!(events.keep_alive());
     match select(work, keep_alive).await {
@@ -35,18 +48,20 @@ pub(super) async fn run(
         Either::Right(_) => Err(Failure::passing(
             FailureKind::Died,
             "the caller closed the connection before the end",
-        )),
+        )
+        .into()),
     }
 }
 
 async fn mirror(
     job: &Job,
-    configuration: Configuration,
+    configuration: &Configuration,
     events: &Events,
-) -> Result<Report, Failure> {
+) -> Result<Report, Failed> {
     let started = Instant::now();
     let pool = ChunkPool::new();
-    let fetcher = Fetcher::new(configuration, Rc::clone(&pool))?;
+    let source = &configuration.source;
+    let fetcher = Fetcher::new(source, configuration.encoding, Rc::clone(&pool))?;
     let window = Window::new(job.window.unwrap_or(WINDOW_DEFAULT));
     let mut intake = Intake::new(Rc::clone(&fetcher), Rc::clone(&pool), job.prefix, window);
     let mut index = Index::default();
@@ -64,9 +79,8 @@ async fn mirror(
         index.add(&fetched);
         if !upload.fits(fetched.body.len() as u64) {
             drop(upload);
-            return Err(
-                length_exceeded(index, fetched, sampled, &mut intake, content_length).await,
-            );
+            let failure = length_exceeded(index, fetched, sampled, &mut intake, content_length);
+            return Err(failure.await.into());
         }
         let written = upload.write_entry(fetched.range, &fetched.body, fetched.modified_seconds);
         intake.alongside(written).await?;
@@ -74,14 +88,40 @@ async fn mirror(
     }
     let fetch_seconds = started.elapsed().as_secs_f64();
     drop(intake);
-    let stored = upload.finish().await?;
-    let seconds = Seconds {
-        fetch: fetch_seconds,
-        upload: upload_started.elapsed().as_secs_f64(),
-        total: started.elapsed().as_secs_f64(),
+    let outcome = upload.finish().await;
+    let report = |stored| {
+        let seconds = Seconds {
+            fetch: fetch_seconds,
+            upload: upload_started.elapsed().as_secs_f64(),
+            total: started.elapsed().as_secs_f64(),
+        };
+        let sent = Sent {
+            prefix: job.prefix,
+            source: source.to_string(),
+            content_length,
+            requests: fetcher.requests(),
+            stored,
+            seconds,
+        };
+        index.into_report(sent)
     };
-    let requests = fetcher.requests();
-    Ok(index.into_report(job.prefix, content_length, requests, stored, seconds))
+    match outcome {
+        Ok(stored) => Ok(report(stored)),
+        Err(not_stored) => Err(Failed {
+            error: not_stored.failure,
+            sent: not_stored.sent.map(report),
+        }),
+    }
+}
+
+/// What the report says besides the ranges.
+struct Sent {
+    prefix: Prefix,
+    source: String,
+    content_length: u64,
+    requests: u64,
+    stored: Stored,
+    seconds: Seconds,
 }
 
 /// Fetches the ranges that the tar's length is planned from, and keeps them.
@@ -168,28 +208,22 @@ impl Index {
         u32::try_from(self.range_bytes.len()).unwrap_or(u32::MAX)
     }
 
-    fn into_report(
-        self,
-        prefix: Prefix,
-        content_length: u64,
-        requests: u64,
-        stored: Stored,
-        seconds: Seconds,
-    ) -> Report {
+    fn into_report(self, sent: Sent) -> Report {
         let ranges = self.ranges();
         Report {
-            prefix,
+            prefix: sent.prefix,
+            source: sent.source,
             ranges,
             hashes: self.hashes,
             data_bytes: self.data_bytes,
-            content_length,
-            crc32c: stored.crc32c,
-            requests,
-            retries: requests.saturating_sub(u64::from(ranges)),
-            seconds,
+            content_length: sent.content_length,
+            crc32c: sent.stored.crc32c,
+            requests: sent.requests,
+            retries: sent.requests.saturating_sub(u64::from(ranges)),
+            seconds: sent.seconds,
             linear_memory_peak: linear_memory_bytes(),
-            generation: stored.generation,
-            etag: stored.etag,
+            generation: sent.stored.generation,
+            etag: sent.stored.etag,
             range_bytes: self.range_bytes,
             range_etags: self.range_etags,
         }
@@ -273,6 +307,9 @@ impl Intake {
     }
 
     fn fill_window(&mut self) {
+        if self.fetcher.take_throttled() {
+            self.window.throttle();
+        }
         while self.failed.is_none()
             && self.next_index < RANGES_PER_PREFIX
             && self.under_way.len() + self.waiting.len() < self.window.requests()

@@ -49,7 +49,10 @@ pub(super) fn request(
         Scheme::Http
     };
     let request = OutgoingRequest::new(headers);
-    request.set_method(method).ok()?;
+    // GET is what a request is made with (wasi:http/types), and most are that: a call to the host less.
+    if !matches!(method, Method::Get) {
+        request.set_method(method).ok()?;
+    }
     request.set_scheme(Some(&scheme)).ok()?;
     request.set_authority(Some(target.authority)).ok()?;
     request

@@ -1,16 +1,21 @@
-//! The loop that waits: polls one future, and sleeps on every pollable that it waits for.
-//! What is waited for is left to the futures.
+//! The loop that waits: polls one future, and sleeps on every pollable that it waits for, and until the earliest
+//! of the times that it waits for. What is waited for is left to the futures.
 //!
 //! The SDK's own executor takes no notice of a wake that comes from within (a body given back to the pool
 //! wakes a range that waits for memory), and makes a new pollable for every wait.
 
 use std::cell::RefCell;
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+use wasi::clocks::monotonic_clock;
 use wasi::io::poll::{Pollable, poll};
+
+/// Times that are waited for are rounded up to a multiple of this, so that one pollable serves many of them.
+const TIMER_GRAIN_NANOSECONDS: u64 = 20_000_000;
 
 /// One place in the list of what is waited for.
 enum Slot {
@@ -22,6 +27,150 @@ enum Slot {
 thread_local! {
     /// One invocation has one thread and one loop. The list is as long as the window and a few more.
     static SLOTS: RefCell<Vec<Slot>> = const { RefCell::new(Vec::new()) };
+
+    /// Who waits for a time. As long as the window and a few more.
+    static TIMERS: RefCell<Timers> = const { RefCell::new(Timers::new()) };
+}
+
+/// A point in time, in nanoseconds of the monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Moment(u64);
+
+impl Moment {
+    /// Now.
+    pub(super) fn now() -> Self {
+        Self(monotonic_clock::now())
+    }
+
+    /// So much later.
+    pub(super) fn after(self, duration: Duration) -> Self {
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(nanoseconds))
+    }
+
+    /// The time from `earlier` to this; nothing where it is not earlier.
+    pub(super) const fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    const fn rounded_up(self) -> Self {
+        Self(
+            self.0
+                .div_ceil(TIMER_GRAIN_NANOSECONDS)
+                .saturating_mul(TIMER_GRAIN_NANOSECONDS),
+        )
+    }
+}
+
+struct Timer {
+    id: u64,
+    at: Moment,
+    waker: Waker,
+}
+
+struct Timers {
+    next_id: u64,
+    waiting: Vec<Timer>,
+    /// The pollable for the earliest, kept for as long as that one is the earliest.
+    earliest: Option<(Moment, Pollable)>,
+}
+
+impl Timers {
+    const fn new() -> Self {
+        Self {
+            next_id: 0,
+            waiting: Vec::new(),
+            earliest: None,
+        }
+    }
+
+    fn prepare_earliest(&mut self) {
+        let earliest = self.waiting.iter().map(|timer| timer.at).min();
+        match earliest {
+            None => self.earliest = None,
+            Some(at) if self.earliest.as_ref().is_none_or(|(known, _)| *known != at) => {
+                self.earliest = Some((at, monotonic_clock::subscribe_instant(at.0)));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Removes those whose time has come.
+    fn take_due(&mut self, wakers: &mut Vec<Waker>) {
+        let now = Moment::now();
+        self.waiting.retain(|timer| {
+            let is_due = timer.at <= now;
+            if is_due {
+                wakers.push(timer.waker.clone());
+            }
+            !is_due
+        });
+    }
+}
+
+/// A wait for a time. Dropped, it is not waited for any more.
+#[derive(Debug)]
+pub(super) struct Sleep {
+    at: Moment,
+    id: Option<u64>,
+}
+
+impl Sleep {
+    pub(super) const fn until(at: Moment) -> Self {
+        Self {
+            at: at.rounded_up(),
+            id: None,
+        }
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        TIMERS.with_borrow_mut(|timers| match self.id {
+            Some(id) => match timers.waiting.iter_mut().find(|timer| timer.id == id) {
+                Some(timer) => {
+                    timer.waker.clone_from(context.waker());
+                    Poll::Pending
+                }
+                None => {
+                    self.id = None;
+                    Poll::Ready(())
+                }
+            },
+            None => {
+                let id = timers.next_id;
+                timers.next_id += 1;
+                self.id = Some(id);
+                timers.waiting.push(Timer {
+                    id,
+                    at: self.at,
+                    waker: context.waker().clone(),
+                });
+                Poll::Pending
+            }
+        })
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            TIMERS.with_borrow_mut(|timers| timers.waiting.retain(|timer| timer.id != id));
+        }
+    }
+}
+
+/// What `work` gives, or `None` where it is not ready by `at`. It is dropped then.
+pub(super) async fn until<T>(at: Moment, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    let mut sleep = Sleep::until(at);
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Pin::new(&mut sleep).poll(context).map(|()| None),
+    })
+    .await
 }
 
 /// A wait for one pollable at a time. It must be dropped before the resource that the pollable belongs to:
@@ -123,38 +272,44 @@ pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Sleeps until at least one of the pollables is ready, then wakes who waits for it.
+/// Sleeps until at least one of the pollables is ready or a time has come, then wakes who waits for it.
 fn wait() {
-    let wakers = SLOTS.with_borrow_mut(|slots| {
-        let mut waiting = Vec::with_capacity(slots.len());
-        let mut pollables = Vec::with_capacity(slots.len());
-        for (index, slot) in slots.iter().enumerate() {
-            if let Slot::Waiting { pollable, .. } = slot {
-                waiting.push(index);
-                pollables.push(pollable);
-            }
-        }
-        assert!(
-            !pollables.is_empty(),
-            "the invocation waits for something that nobody will wake it for"
-        );
-        let ready = poll(&pollables);
-        drop(pollables);
-        let mut wakers = Vec::with_capacity(ready.len());
-        for index in ready {
-            let slot = usize::try_from(index)
-                .ok()
-                .and_then(|index| waiting.get(index))
-                .and_then(|slot| slots.get_mut(*slot));
-            if let Some(slot) = slot
-                && let Slot::Waiting { waker, .. } = std::mem::replace(slot, Slot::Ready)
-            {
-                wakers.push(waker);
-            }
-        }
-        wakers
-    });
+    let wakers =
+        SLOTS.with_borrow_mut(|slots| TIMERS.with_borrow_mut(|timers| wait_for(slots, timers)));
     for waker in wakers {
         waker.wake();
     }
+}
+
+fn wait_for(slots: &mut [Slot], timers: &mut Timers) -> Vec<Waker> {
+    timers.prepare_earliest();
+    let mut waiting = Vec::with_capacity(slots.len());
+    let mut pollables = Vec::with_capacity(slots.len() + 1);
+    for (index, slot) in slots.iter().enumerate() {
+        if let Slot::Waiting { pollable, .. } = slot {
+            waiting.push(index);
+            pollables.push(pollable);
+        }
+    }
+    if let Some((_, pollable)) = &timers.earliest {
+        pollables.push(pollable);
+    }
+    assert!(
+        !pollables.is_empty(),
+        "the invocation waits for something that nobody will wake it for"
+    );
+    let ready = poll(&pollables);
+    drop(pollables);
+    let mut wakers = Vec::with_capacity(ready.len());
+    for index in ready {
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        let Some(slot) = waiting.get(index).and_then(|slot| slots.get_mut(*slot)) else {
+            timers.take_due(&mut wakers);
+            continue;
+        };
+        if let Slot::Waiting { waker, .. } = std::mem::replace(slot, Slot::Ready) {
+            wakers.push(waker);
+        }
+    }
+    wakers
 }

@@ -29,11 +29,27 @@ const TIMEOUTS: Timeouts = Timeouts {
 
 const ZEROS: [u8; 4096] = [0; 4096];
 
-/// What the store said of the object.
+/// What was sent, and what the store said of it.
 pub(super) struct Stored {
     pub(super) crc32c: Crc32c,
     pub(super) generation: Option<String>,
     pub(super) etag: Option<String>,
+}
+
+/// Why nothing was stored, or it is not known whether it was.
+pub(super) struct NotStored {
+    pub(super) failure: Failure,
+    /// What was sent, where all of it was.
+    pub(super) sent: Option<Stored>,
+}
+
+impl From<Failure> for NotStored {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            sent: None,
+        }
+    }
 }
 
 /// The PUT under way. Fields drop in this order: each before what it belongs to.
@@ -70,7 +86,7 @@ impl Upload {
             .map_err(|_| refused("the host refused one of the job's upload headers"))?;
         let target = Target {
             is_https: url.is_https(),
-            authority: url.authority(),
+            authority: url.authority().as_str(),
             path_and_query: url.expose_path_and_query_to_the_wire(),
         };
         let request = request(&Method::Put, &target, headers)
@@ -211,57 +227,73 @@ impl Upload {
             Some(code) => format!("{tried} was answered {status} {code}"),
             None => format!("{tried} was answered {status}"),
         };
-        // 412: the object is of another generation than the one that the URL was signed for. A fresh job
-        // is signed for what is there then.
-        if is_passing_status(status) || status == 412 {
-            Failure::passing(FailureKind::StoreStatus, message)
-        } else {
-            Failure::lasting(FailureKind::StoreStatus, message)
+        match status {
+            // A fresh job is signed for the generation that is there then.
+            412 => Failure::passing(FailureKind::StorePrecondition, message),
+            401 | 403 => Failure::lasting(FailureKind::StoreDenied, message),
+            300..=399 => {
+                let message = message + "; redirects are not followed";
+                Failure::lasting(FailureKind::StoreStatus, message)
+            }
+            _ if is_passing_status(status) => Failure::passing(FailureKind::StoreStatus, message),
+            _ => Failure::lasting(FailureKind::StoreStatus, message),
         }
     }
 
     /// Ends the tar, fills it up to the declared length and waits for the store's verdict.
-    pub(super) async fn finish(mut self) -> Result<Stored, Failure> {
+    pub(super) async fn finish(mut self) -> Result<Stored, NotStored> {
         let left = self.content_length.saturating_sub(self.tar_bytes);
         self.write_zeros(left).await?;
         self.send_buffer().await?;
         self.readiness = Readiness::new();
         self.stream = None;
+        let mut sent = Stored {
+            crc32c: Crc32c(self.checksum.checksum()),
+            generation: None,
+            etag: None,
+        };
+        match self.verdict(&mut sent).await {
+            Ok(()) => Ok(sent),
+            Err(failure) => Err(NotStored {
+                failure,
+                sent: Some(sent),
+            }),
+        }
+    }
+
+    async fn verdict(&mut self, sent: &mut Stored) -> Result<(), Failure> {
+        let tried = &self.tried;
+        let lost = |code: ErrorCode| transport_failure(Peer::Store, tried, &code);
         if let Some(body) = self.body.take() {
-            OutgoingBody::finish(body, None)
-                .map_err(|code| transport_failure(Peer::Store, &self.tried, &code))?;
+            OutgoingBody::finish(body, None).map_err(lost)?;
         }
         let response = poll_fn(|context| self.response.poll(context))
             .await
-            .map_err(|code| transport_failure(Peer::Store, &self.tried, &code))?;
+            .map_err(lost)?;
         if response.status() != 200 {
             return Err(self.status_failure(&response).await);
         }
-        let crc32c = Crc32c(self.checksum.checksum());
         let headers = response.headers();
+        sent.generation = header(&headers, "x-goog-generation");
+        sent.etag = header(&headers, "etag");
         let hashes: Vec<String> = headers
             .get(&"x-goog-hash".to_owned())
             .into_iter()
             .filter_map(|value| String::from_utf8(value).ok())
             .collect();
         match job::crc32c_of_goog_hash(hashes.iter().map(String::as_str)) {
-            Some(stored) if stored == crc32c => Ok(Stored {
-                crc32c,
-                generation: header(&headers, "x-goog-generation"),
-                etag: header(&headers, "etag"),
-            }),
+            Some(stored) if stored == sent.crc32c => Ok(()),
             Some(stored) => Err(Failure::passing(
                 FailureKind::StoreChecksum,
                 format!(
-                    "{} was stored with CRC32C {stored}, but what was sent has {crc32c}",
-                    self.tried
+                    "{tried} was stored with CRC32C {stored}, but what was sent has {}",
+                    sent.crc32c
                 ),
             )),
             None => Err(Failure::lasting(
                 FailureKind::StoreChecksum,
                 format!(
-                    "{} was answered without a CRC32C in x-goog-hash; is this store GCS or compatible?",
-                    self.tried
+                    "{tried} was answered without a CRC32C in x-goog-hash; is this store GCS or compatible?"
                 ),
             )),
         }

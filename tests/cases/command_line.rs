@@ -73,9 +73,10 @@ async fn a_source_that_cannot_be_used_is_said_in_one_message() {
         folder.path(),
         1,
         &[
-            "the connection was refused; is it running?",
+            "the connection was refused in 6 attempts over ",
+            "; is it running?",
             &refused,
-            "4 attempts",
+            "in each of 2 invocations",
         ],
     );
     let source = Source::answering(|_| Reply::Status(404)).await;
@@ -236,7 +237,13 @@ async fn a_run_in_a_pipe_tells_lines_and_a_program_gets_json() {
     assert!(result.contains("the archive is complete: "), "{result}");
     assert!(!texts(&human).contains('\u{1b}'), "no colours in a pipe");
 
-    let json = run(&["--json"]);
+    let again = run(&[]);
+    let told = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert_eq!(
+        told,
+        "[2/2] kept 2 prefixes of an earlier run; --force does them again\n"
+    );
+    let json = run(&["--json", "--force"]);
     assert_eq!(json.status.code(), Some(0), "{}", texts(&json));
     assert_eq!(String::from_utf8_lossy(&json.stderr), "");
     let lines: Vec<serde_json::Value> = String::from_utf8_lossy(&json.stdout)

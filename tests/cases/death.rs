@@ -126,6 +126,7 @@ async fn a_guest_that_never_waits_is_stopped_at_its_deadline() {
         .host
         .invoke(job, &|_| ())
         .await
-        .expect_err("it never ends");
+        .expect_err("it never ends")
+        .failure;
     assert_eq!(failure.kind, FailureKind::Deadline);
 }

@@ -25,40 +25,56 @@ async fn refused(stage: &Stage, request: Request<Bytes>) -> (u16, FailureKind, S
         .expect("it lives")
         .expect("an answer");
     match serde_json::from_slice(&body).expect("an event") {
-        Event::Failed { error } => (status, error.kind, error.message),
+        Event::Failed { error, .. } => (status, error.kind, error.message),
         other => panic!("not refused: {other:?}"),
     }
 }
 
-fn job(body: impl Into<Bytes>) -> Request<Bytes> {
+/// A job as the host sends it.
+fn job(stage: &Stage, body: impl Into<Bytes>) -> Request<Bytes> {
     Request::post("http://component/")
         .header("content-type", "application/json")
+        .header(
+            "authorization",
+            stage.host.token().expose_bearer_to_the_wire(),
+        )
         .body(body.into())
         .expect("a request")
 }
 
+/// The same request with another header.
+fn with_header(mut request: Request<Bytes>, name: &'static str, value: &str) -> Request<Bytes> {
+    let value = http::HeaderValue::from_str(value).expect("a value");
+    request.headers_mut().insert(name, value);
+    request
+}
+
+/// A source that nobody may ask.
+async fn forbidden_source() -> Source {
+    Source::answering(|range| -> Reply { panic!("{range} was fetched") }).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_job_is_refused_before_anything_is_fetched() {
-    let source = Source::answering(|range| -> Reply { panic!("{range} was fetched") }).await;
-    let stage = Stage::new(&source.url(), |_| ()).await;
+    let stage = Stage::new(&forbidden_source().await.url(), |_| ()).await;
     let good = stage.job(prefix("AB")).await.expose_to_the_wire();
 
-    let mut get = job(good.clone());
+    let mut get = job(&stage, good.clone());
     *get.method_mut() = http::Method::GET;
-    let mut text = job(good.clone());
-    text.headers_mut()
-        .insert("content-type", http::HeaderValue::from_static("text/plain"));
+    let text = with_header(job(&stage, good.clone()), "content-type", "text/plain");
     let with_source = String::from_utf8(good).expect("text").replacen(
         '{',
         r#"{"source":"http://127.0.0.1:1","#,
         1,
     );
+    let largest = job(&stage, vec![b' '; JOB_BYTES_MAX]);
     for (request, expected) in [
         (get, 405),
         (text, 415),
-        (job(vec![b' '; JOB_BYTES_MAX + 1]), 413),
-        (job("{}"), 400),
-        (job(with_source), 400),
+        (largest, 400),
+        (job(&stage, vec![b' '; JOB_BYTES_MAX + 1]), 413),
+        (job(&stage, "{}"), 400),
+        (job(&stage, with_source), 400),
     ] {
         let (status, kind, message) = refused(&stage, request).await;
         assert_eq!((status, kind), (expected, FailureKind::BadJob), "{message}");
@@ -66,18 +82,71 @@ async fn what_is_no_job_is_refused_before_anything_is_fetched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_component_without_configuration_says_so_to_its_operator_only() {
-    let source = Source::answering(|range| -> Reply { panic!("{range} was fetched") }).await;
-    let stage = Stage::new(&source.url(), |settings| settings.environment.clear()).await;
+async fn without_the_token_nothing_is_read_and_nothing_is_fetched() {
+    let stage = Stage::new(&forbidden_source().await.url(), |_| ()).await;
     let good = stage.job(prefix("AB")).await.expose_to_the_wire();
-    let (status, kind, message) = refused(&stage, job(good)).await;
+    let bearer = stage.host.token().expose_bearer_to_the_wire();
+    let mut none = job(&stage, good.clone());
+    none.headers_mut().remove("authorization");
+    let mut two = job(&stage, good.clone());
+    let again = http::HeaderValue::from_str(&bearer).expect("a value");
+    two.headers_mut().append("authorization", again);
+    let authorized = |value: &str| with_header(job(&stage, good.clone()), "authorization", value);
+    // Whatever else is wrong with it, that is not told to who has no token.
+    let mut get = authorized("Bearer x");
+    *get.method_mut() = http::Method::GET;
+    for request in [
+        none,
+        two,
+        get,
+        authorized("Bearer"),
+        authorized("Basic dXNlcjpwYXNz"),
+        authorized(&bearer[..bearer.len() - 1]),
+        authorized(&format!("{bearer}x")),
+        with_header(job(&stage, "not read"), "authorization", "Bearer x"),
+    ] {
+        let (status, kind, message) = refused(&stage, request).await;
+        assert_eq!(
+            (status, kind),
+            (401, FailureKind::Unauthorized),
+            "{message}"
+        );
+        assert!(!message.contains(&bearer["Bearer ".len()..]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_goes_nowhere_but_to_an_allowed_authority() {
+    let stage = Stage::new(&forbidden_source().await.url(), |_| ()).await;
+    for url in [
+        "https://evil.example/b/AB.tar?X-Goog-Signature=5ec4e7",
+        "http://evil.example/b/AB.tar?X-Goog-Signature=5ec4e7",
+        "https://storage.googleapis.com/b/AB.tar?X-Goog-Signature=5ec4e7",
+        "http://localhost:81/b/AB.tar?X-Goog-Signature=5ec4e7",
+        "http://localhost@evil.example/b/AB.tar?X-Goog-Signature=5ec4e7",
+    ] {
+        let body = format!(r#"{{"prefix":"AB","upload":{{"url":"{url}"}}}}"#);
+        let (status, kind, message) = refused(&stage, job(&stage, body)).await;
+        assert_eq!((status, kind), (400, FailureKind::BadJob), "{url}");
+        assert!(!message.contains("5ec4e7"), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_without_configuration_says_so_to_its_operator_only() {
+    let stage = Stage::new(&forbidden_source().await.url(), |settings| {
+        settings.environment.clear();
+    })
+    .await;
+    let good = stage.job(prefix("AB")).await.expose_to_the_wire();
+    let (status, kind, message) = refused(&stage, job(&stage, good)).await;
     assert_eq!((status, kind), (500, FailureKind::Configuration));
     assert!(!message.contains("SOURCE_URL"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_is_not_named_is_not_reached() {
-    let source = Source::answering(|range| -> Reply { panic!("{range} was fetched") }).await;
+    let source = forbidden_source().await;
     let stage = Stage::new(&source.url(), |settings| settings.origins.clear()).await;
     let failure = stage
         .invoke(stage.job(prefix("AB")).await)

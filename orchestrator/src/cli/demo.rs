@@ -57,8 +57,8 @@ impl Demo {
         end
     }
 
-    async fn run_in(&self, folder: &Path, stop: &Stop) -> anyhow::Result<End> {
-        let (ranges, archive) = (folder.join("ranges"), folder.join("archive"));
+    /// Generates the ranges; answers whether it was not stopped.
+    async fn generate(&self, ranges: &Path, stop: &Stop) -> anyhow::Result<bool> {
         let count = self.prefixes.count();
         tell(&format!(
             "generating {} ({} ranges) in {}",
@@ -66,14 +66,14 @@ impl Demo {
             figures::grouped(count as u64 * 4096),
             ranges.display()
         ));
-        let (done, _) = generate::write(
-            Recipe::default(),
-            self.prefixes.clone(),
-            &ranges,
-            &stop.gently,
-        )
-        .await?;
-        if done < count {
+        let prefixes = self.prefixes.clone();
+        let (done, _) = generate::write(Recipe::default(), prefixes, ranges, &stop.gently).await?;
+        Ok(done == count)
+    }
+
+    async fn run_in(&self, folder: &Path, stop: &Stop) -> anyhow::Result<End> {
+        let (ranges, archive) = (folder.join("ranges"), folder.join("archive"));
+        if !self.generate(&ranges, stop).await? {
             return Ok(End::Stopped);
         }
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
@@ -90,6 +90,7 @@ impl Demo {
             encoding: None,
             deadline: DEADLINE_DEFAULT,
             ca_file: None,
+            force: false,
             component_file: None,
         };
         tell(&format!(

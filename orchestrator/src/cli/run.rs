@@ -25,6 +25,7 @@ Examples:
   orchestrator run                                    everything, into ./archive
   orchestrator run --to /srv/pwned --prefixes 00-1F,AB
   orchestrator run --source http://127.0.0.1:8080 --to ./archive -p 2
+  orchestrator run --to /srv/pwned --force            what a monthly job runs: all of it anew
   orchestrator run --json | jq -c 'select(.event == \"stored\")'";
 
 /// Mirror a range API: one tar, one report per prefix, and a manifest when all are there
@@ -52,6 +53,10 @@ pub(super) struct Run {
     /// Run this component instead of the one that the orchestrator carries
     #[arg(long, value_name = "FILE")]
     component_file: Option<PathBuf>,
+
+    /// Mirror everything anew, also what an earlier run has left whole
+    #[arg(long)]
+    force: bool,
 
     /// Print events and the result as lines of JSON to standard output
     #[arg(long)]
@@ -137,6 +142,7 @@ impl Run {
             encoding: self.tuning.encoding(),
             deadline: self.tuning.deadline(),
             ca_file: self.ca_file,
+            force: self.force,
             component_file: self.component_file,
         };
         let style = match (self.json, std::io::stderr().is_terminal()) {
@@ -199,10 +205,16 @@ pub(super) fn linear_memory_peak(outcome: &Outcome) -> u64 {
 fn print_result(mirrored: &Mirrored, archive: &str) {
     let outcome = &mirrored.outcome;
     let (totals, elapsed) = (outcome.totals(), mirrored.elapsed);
-    if totals.prefixes == 0 {
-        return;
+    if totals.prefixes > 0 {
+        print_cost(outcome, elapsed);
     }
-    let cost = Cost::so_far();
+    if outcome.is_complete() {
+        print(&format!("the archive is complete: {archive}"));
+    }
+}
+
+fn print_cost(outcome: &Outcome, elapsed: Duration) {
+    let (totals, cost) = (outcome.totals(), Cost::so_far());
     print(&format!(
         "stored {}, {} ranges, {} in {}: {} ranges/s, {}/s",
         figures::prefixes(outcome.stored.len()),
@@ -218,9 +230,6 @@ fn print_result(mirrored: &Mirrored, archive: &str) {
         figures::memory(cost.rss_peak_bytes),
         figures::duration(cost.cpu),
     ));
-    if outcome.is_complete() {
-        print(&format!("the archive is complete: {archive}"));
-    }
 }
 
 fn result_json(mirrored: &Mirrored, stop: &Stop) -> String {
@@ -231,6 +240,7 @@ fn result_json(mirrored: &Mirrored, stop: &Stop) -> String {
         "complete": outcome.is_complete(),
         "stopped": stop.gently.is_cancelled(),
         "totals": outcome.totals(),
+        "kept": outcome.kept.len(),
         "failed": outcome.failed.keys().collect::<Vec<_>>(),
         "not_done": outcome.not_done,
         "seconds": mirrored.elapsed.as_secs_f64(),
@@ -263,7 +273,7 @@ fn failure_lines(outcome: &Outcome, is_stopped: bool) -> Vec<String> {
             let names = named(failed.iter().map(|failed| failed.prefix));
             let attempts = match first.attempts {
                 1 => String::new(),
-                attempts => format!(" ({attempts} attempts)"),
+                attempts => format!(" (in each of {attempts} invocations)"),
             };
             Some(format!(
                 "error: prefix {names}: {}{attempts}",
@@ -331,7 +341,7 @@ mod tests {
         outcome.not_done = vec![Prefix::from_number(0xFF)];
         insta::assert_snapshot!(failure_lines(&outcome, false).join("\n"), @r"
         error: prefix 00 01 02 03 04 05 06 07 08 09 0A 0B 0C 0D 0E 0F and 4 more: range 00000: GET from http://127.0.0.1:8080 answered 404
-        error: prefix AB: PUT of /archive/AB.tar to 127.0.0.1:9000 was answered 503 (4 attempts)
+        error: prefix AB: PUT of /archive/AB.tar to 127.0.0.1:9000 was answered 503 (in each of 4 invocations)
         not done: 1 prefix, because what failed would have failed them, too; run again for them
         ");
     }

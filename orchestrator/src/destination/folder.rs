@@ -1,16 +1,22 @@
 //! A local folder as destination: the component writes to it the production way, by signed PUT to a local
 //! store of this process, which the host calls without a socket. Reports and the manifest are written beside the tars.
 
-use super::Destination;
+mod lock;
+
+pub use lock::LockOwner;
+
+use super::{Destination, StoredObject};
 use crate::host::embedded::{InProcess, Origin};
-use crate::local_store::objects::current_generation;
+use crate::local_store::objects::{GenerationMatch, Objects, current_generation};
 use crate::local_store::signature::Verifier;
 use crate::local_store::{Buckets, LocalStore};
 use crate::manifest::{MANIFEST_NAME, Manifest, object_name, report_name};
 use crate::sign::{ServiceAccountKey, UrlSigner};
 use anyhow::Context as _;
 use http_body_util::BodyExt as _;
+use lock::FolderLock;
 use prefix_tar::job::{Report, Upload};
+use prefix_tar::limits::REPORT_BYTES_MAX;
 use prefix_tar::prefix::Prefix;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -18,6 +24,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 use wasmtime_wasi_http::{Error, WasiBody};
 
@@ -40,6 +47,8 @@ pub struct FolderDestination {
     signer: UrlSigner,
     expiry: Duration,
     store: Arc<LocalStore>,
+    objects: Arc<Objects>,
+    lock: FolderLock,
 }
 
 impl FolderDestination {
@@ -47,13 +56,14 @@ impl FolderDestination {
     /// little longer.
     ///
     /// # Errors
-    /// The folder cannot be made or written to.
+    /// The folder cannot be made or written to, or another run has it.
     pub async fn open(folder: &Path, deadline: Duration) -> anyhow::Result<Self> {
-        let (folder, key) = {
+        let (folder, lock, key) = {
             let folder = folder.to_owned();
             tokio::task::spawn_blocking(move || {
                 check_writable(&folder)?;
-                anyhow::Ok((folder, ServiceAccountKey::generate()?))
+                let lock = FolderLock::take(&folder)?;
+                anyhow::Ok((folder, lock, ServiceAccountKey::generate()?))
             })
             .await??
         };
@@ -64,18 +74,26 @@ impl FolderDestination {
             },
             Verifier::new(&key)?,
         );
+        let objects = store.objects(BUCKET).context("the store has no bucket")?;
         let endpoint = format!("http://{AUTHORITY}");
         Ok(Self {
             signer: UrlSigner::new(&key, endpoint, BUCKET.to_owned())?,
             folder,
             expiry: deadline + EXPIRY_MARGIN,
             store,
+            objects,
+            lock,
         })
     }
 
     /// What the component has to reach to write to it.
     pub fn origin(&self) -> Origin {
         Origin::in_process(AUTHORITY, Arc::<LocalStore>::clone(&self.store))
+    }
+
+    /// The run that held the folder and died, where there was one.
+    pub const fn took_over_from(&self) -> Option<&LockOwner> {
+        self.lock.took_over_from()
     }
 
     /// Waits until the uploads under way have ended.
@@ -114,6 +132,55 @@ fn check_writable(folder: &Path) -> anyhow::Result<()> {
 impl Destination for FolderDestination {
     async fn begin(&self) -> anyhow::Result<()> {
         remove(self.folder.join(MANIFEST_NAME)).await
+    }
+
+    async fn report(&self, prefix: Prefix) -> anyhow::Result<Option<Report>> {
+        let path = self.folder.join(report_name(prefix));
+        let text = match tokio::fs::File::open(&path).await {
+            Ok(file) => {
+                let mut text = Vec::new();
+                file.take(REPORT_BYTES_MAX as u64)
+                    .read_to_end(&mut text)
+                    .await
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                text
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        Ok(serde_json::from_slice(&text).ok())
+    }
+
+    async fn object(&self, prefix: Prefix) -> anyhow::Result<Option<StoredObject>> {
+        let path = self.folder.join(object_name(prefix));
+        let objects = Arc::clone(&self.objects);
+        let metadata = tokio::task::spawn_blocking(move || {
+            objects
+                .metadata(&path)
+                .with_context(|| format!("cannot read {}", path.display()))
+        })
+        .await??;
+        Ok(metadata.map(|metadata| StoredObject {
+            content_length: metadata.content_length,
+            crc32c: metadata.crc32c,
+            generation: metadata.generation.to_string(),
+            etag: Some(metadata.etag()),
+        }))
+    }
+
+    async fn discard(&self, prefix: Prefix, generation: &str) -> anyhow::Result<()> {
+        let path = self.folder.join(object_name(prefix));
+        let objects = Arc::clone(&self.objects);
+        let generation = GenerationMatch::Is(generation.parse()?);
+        tokio::task::spawn_blocking(move || {
+            objects
+                .remove(&path, generation)
+                .map(drop)
+                .with_context(|| format!("cannot remove {}", path.display()))
+        })
+        .await?
     }
 
     async fn prepare(&self, prefix: Prefix) -> anyhow::Result<Upload> {

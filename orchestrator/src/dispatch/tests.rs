@@ -1,14 +1,16 @@
 //! Tests of the run, over a host that answers from a script.
 
 use super::*;
+use crate::destination::StoredObject;
+use crate::host::FailedInvocation;
 use crate::manifest::Manifest;
-use prefix_tar::job::{Crc32c, Seconds, SignedUrl, Upload};
+use prefix_tar::job::{Crc32c, Job, Seconds, SignedUrl, Upload};
 use std::sync::Mutex;
 
 /// A host that answers from a script: failures first, per prefix, then success.
 #[derive(Default)]
 struct ScriptedHost {
-    failures: Mutex<BTreeMap<Prefix, Vec<Failure>>>,
+    failures: Mutex<BTreeMap<Prefix, Vec<FailedInvocation>>>,
     jobs: Mutex<Vec<(Prefix, Option<u64>)>>,
     hangs: bool,
     /// Tells no progress.
@@ -21,7 +23,7 @@ impl Host for ScriptedHost {
         &self,
         job: Job,
         on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
-    ) -> Result<Report, Failure> {
+    ) -> Result<Report, FailedInvocation> {
         if !self.is_mute {
             on_progress(InvocationProgress {
                 ranges: 1,
@@ -47,6 +49,7 @@ impl Host for ScriptedHost {
 fn report(prefix: Prefix) -> Report {
     Report {
         prefix,
+        source: "http://127.0.0.1:1".to_owned(),
         ranges: 4096,
         hashes: 1,
         data_bytes: 2,
@@ -65,8 +68,11 @@ fn report(prefix: Prefix) -> Report {
 
 #[derive(Default)]
 struct NotedDestination {
-    reports: Mutex<Vec<Prefix>>,
+    reports: Mutex<Vec<Report>>,
     cannot_prepare: bool,
+    /// What the store has, of every prefix.
+    object: Option<StoredObject>,
+    discarded: Mutex<Vec<(Prefix, String)>>,
 }
 
 #[async_trait::async_trait]
@@ -86,7 +92,21 @@ impl Destination for NotedDestination {
 
     async fn write_report(&self, report: &Report) -> anyhow::Result<()> {
         let mut reports = self.reports.lock().expect("not poisoned");
-        reports.push(report.prefix);
+        reports.push(report.clone());
+        Ok(())
+    }
+
+    async fn report(&self, _prefix: Prefix) -> anyhow::Result<Option<Report>> {
+        Ok(None)
+    }
+
+    async fn object(&self, _prefix: Prefix) -> anyhow::Result<Option<StoredObject>> {
+        Ok(self.object.clone())
+    }
+
+    async fn discard(&self, prefix: Prefix, generation: &str) -> anyhow::Result<()> {
+        let mut discarded = self.discarded.lock().expect("not poisoned");
+        discarded.push((prefix, generation.to_owned()));
         Ok(())
     }
 
@@ -150,7 +170,10 @@ fn lasting() -> Failure {
 fn scripted(script: &[(u8, Vec<Failure>)]) -> ScriptedHost {
     let failures = script
         .iter()
-        .map(|(number, failures)| (Prefix::from_number(*number), failures.clone()))
+        .map(|(number, failures)| {
+            let failures = failures.iter().cloned().map(FailedInvocation::from);
+            (Prefix::from_number(*number), failures.collect())
+        })
         .collect();
     ScriptedHost {
         failures: Mutex::new(failures),
@@ -189,6 +212,97 @@ async fn attempts_are_bounded() {
     let (outcome, _) = scene.run(1, 1).await;
     let failed = &outcome.failed[&Prefix::from_number(0)];
     assert_eq!(failed.attempts, crate::retry::ATTEMPTS_MAX);
+}
+
+#[tokio::test]
+async fn a_source_that_never_was_there_is_asked_less_often() {
+    let mut host = scripted(&[(
+        0,
+        vec![Failure::passing(FailureKind::SourceUnreachable, "refused"); 50],
+    )]);
+    host.is_mute = true;
+    let (outcome, _) = Scene::new(host).run(1, 1).await;
+    let failed = &outcome.failed[&Prefix::from_number(0)];
+    assert_eq!(failed.attempts, crate::retry::ATTEMPTS_BEFORE_LIFE_MAX);
+}
+
+#[tokio::test]
+async fn where_the_store_denies_one_prefix_no_other_is_begun() {
+    let denied = Failure::lasting(FailureKind::StoreDenied, "403 AccessDenied");
+    let scene = Scene::new(scripted(&[(3, vec![denied])]));
+    let (outcome, _) = scene.run(256, 1).await;
+    assert_eq!((outcome.stored.len(), outcome.failed.len()), (3, 1));
+    assert_eq!(outcome.failed[&Prefix::from_number(3)].attempts, 1);
+    assert_eq!(outcome.not_done.len(), 252);
+}
+
+fn sent_without_an_answer(failure: Failure, generation: Option<&str>) -> FailedInvocation {
+    let sent = Report {
+        generation: generation.map(str::to_owned),
+        ..report(Prefix::from_number(0))
+    };
+    FailedInvocation {
+        failure,
+        sent: Some(Box::new(sent)),
+    }
+}
+
+async fn run_after(
+    script: Vec<FailedInvocation>,
+    object: Option<StoredObject>,
+) -> (Scene, Outcome) {
+    let mut scene = Scene::new(ScriptedHost {
+        failures: Mutex::new(BTreeMap::from([(Prefix::from_number(0), script)])),
+        ..ScriptedHost::default()
+    });
+    scene.destination = Arc::new(NotedDestination {
+        object,
+        ..NotedDestination::default()
+    });
+    let (outcome, _) = scene.run(1, 1).await;
+    (scene, outcome)
+}
+
+fn object(crc32c: u32) -> Option<StoredObject> {
+    Some(StoredObject {
+        content_length: 10_240,
+        crc32c: Crc32c(crc32c),
+        generation: "77".to_owned(),
+        etag: Some("\"e\"".to_owned()),
+    })
+}
+
+#[tokio::test]
+async fn an_object_that_was_stored_although_the_answer_was_bad_is_not_sent_again() {
+    let (scene, outcome) =
+        run_after(vec![sent_without_an_answer(passing(), None)], object(3)).await;
+    assert_eq!(outcome.stored[&Prefix::from_number(0)].attempts, 1);
+    assert_eq!(scene.host.jobs.lock().expect("jobs").len(), 1);
+    let reports = scene.destination.reports.lock().expect("reports");
+    assert_eq!(reports[0].generation.as_deref(), Some("77"));
+}
+
+#[tokio::test]
+async fn a_412_after_an_answer_that_was_lost_is_our_own_success_if_the_object_is_ours() {
+    let precondition = || Failure::passing(FailureKind::StorePrecondition, "412");
+    // The script is taken from its end.
+    let lost = || sent_without_an_answer(passing(), None);
+    for (crc32c, jobs) in [(3, 1), (4, 3)] {
+        let script = vec![precondition().into(), lost()];
+        let (scene, outcome) = run_after(script, object(crc32c)).await;
+        assert_eq!(outcome.stored.len(), 1);
+        assert_eq!(scene.host.jobs.lock().expect("jobs").len(), jobs);
+    }
+}
+
+#[tokio::test]
+async fn an_object_with_a_wrong_checksum_is_removed_by_its_generation_and_sent_again() {
+    let wrong = Failure::passing(FailureKind::StoreChecksum, "other checksum");
+    let script = vec![sent_without_an_answer(wrong, Some("5"))];
+    let (scene, outcome) = run_after(script, object(3)).await;
+    assert_eq!(outcome.stored[&Prefix::from_number(0)].attempts, 2);
+    let discarded = scene.destination.discarded.lock().expect("discarded");
+    assert_eq!(*discarded, [(Prefix::from_number(0), "5".to_owned())]);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The component's answer, as any host brings it: NDJSON taken apart into events, until the final one.
 //! How the bytes come here is left to the host.
 
-use super::InvocationProgress;
+use super::{FailedInvocation, InvocationProgress};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
@@ -13,13 +13,16 @@ use std::pin::pin;
 /// The longest line, in bytes: a report and the event around it.
 const LINE_BYTES_MAX: usize = REPORT_BYTES_MAX + 1024;
 
+/// Progress events of one answer. One comes every 256 ranges, and one every five seconds for at most a day.
+pub const PROGRESS_EVENTS_MAX: u32 = 20_000;
+
 /// Reads an answer to its final event. `None`: it ended without one.
 ///
 /// The connection is not read to its end after that: the final event says all.
 pub async fn read<AnswerBody>(
     body: AnswerBody,
     on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
-) -> Option<Result<Report, Failure>>
+) -> Option<Result<Report, FailedInvocation>>
 where
     AnswerBody: Body<Data = Bytes>,
 {
@@ -40,6 +43,7 @@ where
 #[derive(Debug, Default)]
 struct Lines {
     begun: Vec<u8>,
+    progress_events: u32,
 }
 
 impl Lines {
@@ -47,7 +51,7 @@ impl Lines {
         &mut self,
         bytes: &[u8],
         on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
-    ) -> Option<Result<Report, Failure>> {
+    ) -> Option<Result<Report, FailedInvocation>> {
         let mut rest = bytes;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let (line, after) = rest.split_at(end + 1);
@@ -58,21 +62,31 @@ impl Lines {
             if outcome.is_some() {
                 return outcome;
             }
+            self.progress_events += 1;
+            if self.progress_events > PROGRESS_EVENTS_MAX {
+                return Some(Err(no_component(&format!(
+                    "more than {PROGRESS_EVENTS_MAX} progress events"
+                ))));
+            }
         }
         self.begun.extend_from_slice(rest);
         (self.begun.len() > LINE_BYTES_MAX).then(|| {
-            Err(Failure::lasting(
-                FailureKind::Died,
-                format!("the answer has a line of more than {LINE_BYTES_MAX} bytes; is this the component?"),
-            ))
+            Err(no_component(&format!(
+                "a line of more than {LINE_BYTES_MAX} bytes"
+            )))
         })
     }
+}
+
+fn no_component(what: &str) -> FailedInvocation {
+    let message = format!("the answer has {what}; is this the component?");
+    Failure::lasting(FailureKind::Died, message).into()
 }
 
 fn outcome_of(
     line: &[u8],
     on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
-) -> Option<Result<Report, Failure>> {
+) -> Option<Result<Report, FailedInvocation>> {
     match serde_json::from_slice(line) {
         Ok(Event::Progress {
             ranges,
@@ -87,14 +101,18 @@ fn outcome_of(
             None
         }
         Ok(Event::Done { report }) => Some(Ok(*report)),
-        Ok(Event::Failed { error }) => Some(Err(error)),
+        Ok(Event::Failed { error, sent }) => Some(Err(FailedInvocation {
+            failure: error,
+            sent,
+        })),
         Err(error) => Some(Err(Failure::lasting(
             FailureKind::Died,
             format!(
                 "the answer has a line that is no event ({}); is this the component, and of this version?",
                 what_it_is(&error)
             ),
-        ))),
+        )
+        .into())),
     }
 }
 
@@ -116,7 +134,7 @@ mod tests {
         "{\"event\":\"progress\",\"ranges\":512,\"bytes\":1,\"linear_memory\":2}\n";
     const FAILED: &str = "{\"event\":\"failed\",\"error\":{\"kind\":\"source_status\",\"message\":\"m\",\"retryable\":true}}\n";
 
-    async fn read_text(text: &str) -> (Option<Result<Report, Failure>>, usize) {
+    async fn read_text(text: &str) -> (Option<Result<Report, FailedInvocation>>, u32) {
         let seen = Mutex::new(0);
         let on_progress = |_| *seen.lock().expect("not poisoned") += 1;
         let body = Full::new(Bytes::copy_from_slice(text.as_bytes()));
@@ -129,7 +147,8 @@ mod tests {
     async fn events_are_read_to_the_final_one() {
         let text = format!("{PROGRESS}{PROGRESS}{FAILED}{PROGRESS}");
         let (outcome, seen) = read_text(&text).await;
-        let failure = outcome.expect("an outcome").expect_err("a failure");
+        let failed = outcome.expect("an outcome").expect_err("a failure");
+        let failure = failed.failure;
         assert_eq!(failure.kind, FailureKind::SourceStatus);
         assert_eq!(seen, 2);
     }
@@ -146,10 +165,22 @@ mod tests {
     async fn what_is_no_event_is_said_to_be_none_and_not_repeated() {
         for text in ["<html>secret\n", "{\"secret\":1}\n", &"x".repeat(1 << 21)] {
             let (outcome, _) = read_text(text).await;
-            let failure = outcome.expect("an outcome").expect_err("a failure");
+            let failed = outcome.expect("an outcome").expect_err("a failure");
+            let failure = failed.failure;
             assert_eq!(failure.kind, FailureKind::Died);
             assert!(!failure.message.contains("secret"));
         }
+    }
+
+    #[tokio::test]
+    async fn progress_is_bounded() {
+        let mut text = PROGRESS.repeat(PROGRESS_EVENTS_MAX as usize);
+        let (outcome, seen) = read_text(&text).await;
+        assert_eq!((outcome, seen), (None, PROGRESS_EVENTS_MAX));
+        text.push_str(PROGRESS);
+        let (outcome, _) = read_text(&text).await;
+        let failed = outcome.expect("an outcome").expect_err("one too many");
+        assert_eq!(failed.failure.kind, FailureKind::Died);
     }
 
     #[test]

@@ -7,16 +7,19 @@ mod outbound;
 
 pub use engine::{CompiledCache, bundled_component};
 
-use super::{Host, InvocationProgress, answer};
+use super::{FailedInvocation, Host, InvocationProgress, answer};
+use crate::invoke_token;
 use bytes::Bytes;
 use engine::ComponentEngine;
 use http_body_util::{BodyExt as _, Full};
 use memory::MemoryBound;
 pub use outbound::{InProcess, Origin};
 use outbound::{Lane, Lanes};
+use prefix_tar::configuration::{INVOKE_TOKEN_SHA256, UPLOAD_AUTHORITIES};
 use prefix_tar::failure::{Failure, FailureKind};
 use prefix_tar::job::{JOB_CONTENT_TYPE, Job, Report};
 use prefix_tar::limits::LINEAR_MEMORY_BYTES_MAX;
+use prefix_tar::token::Token;
 use std::path::PathBuf;
 use std::time::Duration;
 use wasmtime::Store;
@@ -40,9 +43,9 @@ pub struct EmbeddedSettings {
     pub component: Vec<u8>,
     /// Where compiled code is kept between runs.
     pub cache: CompiledCache,
-    /// The component's environment.
+    /// The component's environment. The digest of the token and where uploads may go are added to it.
     pub environment: Vec<(String, String)>,
-    /// What the component may reach, and nothing else.
+    /// What the component may reach besides where uploads may go, and nothing else.
     pub origins: Vec<Origin>,
     /// A private CA to trust besides the platform's.
     pub ca_file: Option<PathBuf>,
@@ -72,6 +75,9 @@ pub struct EmbeddedHost {
     engine: ComponentEngine,
     lanes: Lanes,
     environment: Vec<(String, String)>,
+    /// Of this host's own, so that nothing else could open the component's door.
+    token: Token,
+    upload_authorities: Vec<String>,
     linear_memory_bytes_max: usize,
     deadline: Duration,
 }
@@ -86,19 +92,29 @@ impl EmbeddedHost {
             engine: ComponentEngine::new(&settings.component, &settings.cache)?,
             lanes: Lanes::new(settings.origins, settings.ca_file.as_deref())?,
             environment: settings.environment,
+            token: invoke_token::generate()?,
+            upload_authorities: Vec::new(),
             linear_memory_bytes_max: settings.linear_memory_bytes_max,
             deadline: settings.deadline,
         })
     }
 
-    /// Lets the component reach one more origin.
-    pub fn allow(&mut self, origin: Origin) {
+    /// Lets the component write to one more origin.
+    pub fn allow_upload(&mut self, origin: Origin) {
+        self.upload_authorities.push(origin.authority().to_owned());
         self.lanes.allow(origin);
+    }
+
+    /// The token that opens the door of this host's component.
+    pub const fn token(&self) -> &Token {
+        &self.token
     }
 
     fn store(&self, lane: Lane, log: MemoryOutputPipe) -> Store<InvocationState> {
         let wasi = WasiCtx::builder()
             .envs(&self.environment)
+            .env(INVOKE_TOKEN_SHA256, self.token.digest().to_string())
+            .env(UPLOAD_AUTHORITIES, self.upload_authorities.join(","))
             .stderr(log)
             .build();
         let state = InvocationState {
@@ -121,9 +137,13 @@ impl EmbeddedHost {
         job: Job,
         log: MemoryOutputPipe,
         on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
-    ) -> Result<Report, Failure> {
+    ) -> Result<Report, FailedInvocation> {
         let request = http::Request::post("http://component/")
             .header(http::header::CONTENT_TYPE, JOB_CONTENT_TYPE)
+            .header(
+                http::header::AUTHORIZATION,
+                self.token.expose_bearer_to_the_wire(),
+            )
             .body(Bytes::from(job.expose_to_the_wire()))
             .map_err(|error| host_failure(&error))?;
         let read = async |response: http::Response<HyperOutgoingBody>| {
@@ -133,7 +153,8 @@ impl EmbeddedHost {
             Err(Failure::passing(
                 FailureKind::Died,
                 "the component ended without a final event",
-            ))
+            )
+            .into())
         })
     }
 
@@ -191,7 +212,7 @@ impl Host for EmbeddedHost {
         &self,
         job: Job,
         on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
-    ) -> Result<Report, Failure> {
+    ) -> Result<Report, FailedInvocation> {
         let prefix = job.prefix;
         let log = MemoryOutputPipe::new(LOG_BYTES_MAX);
         let run = Box::pin(self.run(job, log.clone(), on_progress));
@@ -203,7 +224,8 @@ impl Host for EmbeddedHost {
                     "the invocation was stopped after {} s; lower --parallel or raise --deadline",
                     self.deadline.as_secs_f64()
                 ),
-            )),
+            )
+            .into()),
         };
         let written = log.contents();
         if !written.is_empty() {

@@ -37,6 +37,13 @@ pub struct ObjectMetadata {
     pub crc32c: Crc32c,
 }
 
+impl ObjectMetadata {
+    /// Its ETag.
+    pub fn etag(&self) -> String {
+        format!("\"{:x}\"", self.generation)
+    }
+}
+
 /// Which generation must be there for a write to take place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GenerationMatch {
@@ -234,16 +241,17 @@ impl Objects {
         })
     }
 
-    /// Removes an object; answers whether there was one.
+    /// Removes an object if the condition holds; answers whether there was one.
     ///
     /// # Errors
-    /// It cannot be removed.
-    pub fn remove(&self, path: &Path) -> io::Result<bool> {
+    /// The condition does not hold, or the object cannot be removed.
+    pub fn remove(&self, path: &Path, condition: GenerationMatch) -> Result<bool, StoreError> {
         let _guard = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_generation(path, condition)?;
         match std::fs::remove_file(path) {
             Ok(()) => Ok(true),
             Err(error) if is_absent(&error) => Ok(false),
-            Err(error) => Err(error),
+            Err(error) => Err(write_error(&error)),
         }
     }
 }

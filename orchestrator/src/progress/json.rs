@@ -24,6 +24,11 @@ impl<Out: Write + Send> Show for Json<Out> {
 
 fn to_json(update: &Update) -> Value {
     match update {
+        Update::TookOver { owner } => json!({"event": "took_over", "owner": owner}),
+        Update::Kept(kept) => {
+            let prefixes: Vec<_> = kept.iter().map(|kept| kept.prefix).collect();
+            json!({"event": "kept", "prefixes": prefixes})
+        }
         Update::Began { prefix, attempt } => {
             json!({"event": "began", "prefix": prefix, "attempt": attempt})
         }
@@ -82,6 +87,8 @@ mod tests {
             json.update(&update);
         }
         insta::assert_snapshot!(String::from_utf8_lossy(&out), @r#"
+        {"event":"took_over","owner":"process 7 on a, since b"}
+        {"event":"kept","prefixes":["02"]}
         {"attempt":1,"event":"began","prefix":"00"}
         {"bytes":17203200,"event":"progress","linear_memory":2818048,"prefix":"00","ranges":512}
         {"error":{"kind":"source_status","message":"GET from http://127.0.0.1:8080 answered 503","range":"017FF","retryable":true},"event":"retrying","prefix":"01","wait_seconds":0.5}

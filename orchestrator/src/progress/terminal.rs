@@ -1,6 +1,6 @@
 //! Progress on a terminal: one bar over all ranges, and above it what went wrong.
 
-use super::{Show, failed_line, retrying_line};
+use super::{Show, failed_line, kept_line, retrying_line, took_over_line};
 use crate::dispatch::Update;
 use crate::figures;
 use crate::host::InvocationProgress;
@@ -95,6 +95,15 @@ impl Terminal {
 impl Show for Terminal {
     fn update(&mut self, update: &Update) {
         match update {
+            Update::TookOver { owner } => self.bar.println(took_over_line(owner)),
+            Update::Kept(kept) => {
+                self.bar.println(kept_line(kept.len()));
+                self.stored += kept.len();
+                for kept in kept {
+                    self.decided_ranges += kept.totals.ranges;
+                    self.data_bytes += kept.totals.data_bytes;
+                }
+            }
             Update::Began { prefix, .. } => {
                 self.under_way
                     .insert(*prefix, InvocationProgress::default());

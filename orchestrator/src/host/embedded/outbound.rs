@@ -74,7 +74,7 @@ impl fmt::Debug for Origin {
 impl Origin {
     /// The origin of a source.
     pub fn of_source(source: &SourceUrl) -> Self {
-        Self::new(source.is_https(), source.authority())
+        Self::new(source.is_https(), source.authority().as_str())
     }
 
     /// The origin with this authority.
@@ -92,6 +92,11 @@ impl Origin {
             server: Some(server),
             ..Self::new(false, authority)
         }
+    }
+
+    /// Its host and port.
+    pub fn authority(&self) -> &str {
+        &self.authority
     }
 
     fn is_of(&self, uri: &http::Uri) -> bool {
