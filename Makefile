@@ -3,7 +3,10 @@
 TARGET := wasm32-wasip2
 CARGO := cargo
 
-.PHONY: help demo test build bench lint toolchain
+FUZZ_SECONDS ?= 300
+FUZZ_TARGETS := range_check job signature range_request
+
+.PHONY: help demo test soak fuzz build bench lint toolchain
 
 help: ## What can be made
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
@@ -17,6 +20,15 @@ demo: toolchain ## See it work, offline, and what it costs
 
 test: toolchain ## Every test
 	$(CARGO) test --release --locked --workspace
+
+soak: toolchain ## The long tests: faults for five seeds, and how long it takes to be told of peers that are not there
+	$(CARGO) test --release --locked --package orchestrator --test end_to_end -- --ignored --nocapture
+
+fuzz: toolchain ## Every fuzz target for FUZZ_SECONDS (needs cargo-fuzz)
+	@for target in $(FUZZ_TARGETS); do \
+		(cd tests/fuzz && $(CARGO) fuzz run --fuzz-dir . --sanitizer none $$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -print_final_stats=1) || exit 1; \
+	done
 
 build: toolchain ## The orchestrator, with the component in it: target/release/orchestrator
 	$(CARGO) build --release --locked --package orchestrator

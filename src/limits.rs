@@ -140,6 +140,13 @@ pub const RETRY_AFTER_BYTES_MAX: usize = 64;
 /// The PUT: until the response's head, which comes after the whole upload (130 MB) and so counts it.
 pub const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
 
+/// The PUT: until the store has taken the next piece of the body. Nothing else would notice a store that stopped
+/// to read.
+pub const UPLOAD_STALL_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// The PUT: from the last byte to the response's head. A local store has the whole tar on its disk by then.
+pub const UPLOAD_ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
+
 /// Code's data segments, tables and allocator overhead; a test reads the data segments' real size.
 pub const STATIC_BYTES_MAX: usize = 768 * KIB;
 

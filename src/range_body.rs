@@ -96,7 +96,12 @@ impl RangeCheck {
     pub fn push(&mut self, piece: &[u8]) -> Result<(), RangeBodyError> {
         let piece = self.complete_carried_line(piece)?;
         let rest = self.check_lines(piece)?;
-        let Some(carry) = self.carry.get_mut(..rest.len()) else {
+        // A line of the greatest length that is not whole by then is wrong, whatever comes after it.
+        let Some(carry) = self
+            .carry
+            .get_mut(..rest.len())
+            .filter(|carry| carry.len() < LINE_BYTES_MAX)
+        else {
             return Err(self.fault(line_fault(rest)));
         };
         if !rest.is_empty() {
@@ -189,7 +194,8 @@ impl RangeCheck {
         let mut line = [0; LINE_BYTES_MAX + 2];
         let carried = self.carry;
         let carried = carried.get(..self.carry_bytes).unwrap_or(&carried);
-        let is_cut = carried.len() < LAST_LINE_BYTES_MIN || carried.ends_with(b"\r");
+        let is_cut = !carried.contains(&b'\n')
+            && (carried.len() < LAST_LINE_BYTES_MIN || carried.ends_with(b"\r"));
         let with_end = carried.len() + 2;
         if let Some(copy) = line.get_mut(..carried.len()) {
             copy.copy_from_slice(carried);
@@ -390,6 +396,11 @@ mod tests {
             (2, LineFault::Truncated)
         );
         assert_eq!(fault(&format!("{good}\r\n")), (2, LineFault::Suffix));
+        // Found by fuzzing: as long as the longest line, and a line that ends before its colon.
+        let as_long = format!("{:035X}:4{}\r", 1, "x".repeat(10));
+        assert_eq!(as_long.len(), LINE_BYTES_MAX);
+        assert_eq!(fault(&as_long), (1, LineFault::LineEnd));
+        assert_eq!(fault(&format!("{:035X}\n", 1)), (1, LineFault::Colon));
     }
 
     #[test]
@@ -420,6 +431,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_verdict_is_the_same_however_the_body_is_cut(
+            body in "[0A]{33,37}[:0;]{0,2}[0-9]{0,12}[\r\n]{0,3}.{0,60}",
+            piece_bytes in 1_usize..60,
+        ) {
+            let whole = check_in_pieces(body.as_bytes(), 1 << 20);
+            prop_assert_eq!(check_in_pieces(body.as_bytes(), piece_bytes), whole);
+        }
+
         #[test]
         fn agrees_with_the_naive_check_on_valid_bodies(body in body(), piece_bytes in 1_usize..200) {
             let lines = body.lines().count() as u64;

@@ -1,5 +1,8 @@
 //! What a test needs around it: a source, a destination, a host, and programs of others.
 
+pub(crate) mod faults;
+pub(crate) mod faulty_source;
+pub(crate) mod faulty_store;
 pub(crate) mod nginx;
 pub(crate) mod program;
 pub(crate) mod source;
@@ -15,20 +18,26 @@ use orchestrator::dispatch::{Settings, Stop, UPDATES_MAX};
 use orchestrator::generate::Recipe;
 use orchestrator::host::embedded::{EmbeddedHost, EmbeddedSettings, Origin};
 use orchestrator::host::{Host as _, InvocationProgress};
+use orchestrator::local_store::LocalStore;
 use orchestrator::mirror::{Mirror, Mirrored};
 use orchestrator::plan::PrefixSet;
 use prefix_tar::configuration::{SOURCE_ENCODING, SOURCE_URL};
 use prefix_tar::failure::Failure;
 use prefix_tar::job::{Job, Report};
-use prefix_tar::prefix::Prefix;
+use prefix_tar::length::LengthSample;
+use prefix_tar::prefix::{Prefix, RangeName};
 use prefix_tar::source::{Encoding, SourceUrl};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Longer than any test's invocation should take, so that one that hangs is ended.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
+
+/// The Last-Modified of [`faulty_source`], as Unix time: 2026-01-01.
+const FAULTY_SOURCE_MODIFIED: u64 = 1_767_225_600;
 
 /// Generates `prefixes` into a folder of their own.
 pub(crate) fn generated(prefixes: &str, hashes_per_range: u32) -> tempfile::TempDir {
@@ -74,9 +83,30 @@ pub(crate) fn mirror(source: &SourceUrl, folder: &Path, prefixes: &str) -> Mirro
 
 /// Runs the main job; what is told on the way is not looked at.
 pub(crate) async fn run(mirror: Mirror) -> Mirrored {
+    let open = FolderDestination::open(&mirror.folder, mirror.deadline);
+    let destination = open.await.expect("a destination");
+    run_into(mirror, destination).await
+}
+
+/// Runs the main job with something between the component and the store.
+pub(crate) async fn run_behind(
+    mirror: Mirror,
+    front: impl FnOnce(Arc<LocalStore>) -> Origin,
+) -> Mirrored {
+    let open = FolderDestination::open_behind(&mirror.folder, mirror.deadline, front);
+    let destination = open.await.expect("a destination");
+    run_into(mirror, destination).await
+}
+
+/// Runs the main job into a destination that is open.
+pub(crate) async fn run_into(mirror: Mirror, destination: FolderDestination) -> Mirrored {
     let (sender, mut updates) = tokio::sync::mpsc::channel(UPDATES_MAX);
     let drained = tokio::spawn(async move { while updates.recv().await.is_some() {} });
-    let mirrored = mirror.run(Stop::default(), sender).await.expect("a run");
+    let host = mirror.host().await.expect("a host");
+    let mirrored = mirror
+        .run_into(destination, host, Stop::default(), sender)
+        .await
+        .expect("a run");
     drained.await.expect("drained");
     mirrored
 }
@@ -123,7 +153,7 @@ impl Stage {
             .await
             .expect("not cancelled")
             .expect("a host");
-        host.allow_upload(destination.origin());
+        host.allow_upload(destination.origin().clone());
         Self {
             destination,
             host,
@@ -156,12 +186,49 @@ impl Stage {
         self.progressed.load(Ordering::Relaxed)
     }
 
+    /// The tar of a prefix, as it is stored.
+    pub(crate) fn tar(&self, prefix: &str) -> Vec<u8> {
+        std::fs::read(self.folder.path().join(format!("{prefix}.tar"))).expect("a tar")
+    }
+
     /// What lies at the destination in the end, by name: once every upload has ended, one way or the other.
     pub(crate) async fn into_files(self) -> Vec<String> {
         drop(self.host);
         self.destination.close().await;
         files_of(self.folder.path()).into_keys().collect()
     }
+}
+
+/// A stage with nothing special.
+pub(crate) async fn stage_of(source: &SourceUrl) -> Stage {
+    Stage::new(source, |_| ()).await
+}
+
+/// The tar that a prefix of these ranges has: made by the `tar` crate, with the estimate that the component makes.
+pub(crate) fn expected_tar(name: &str, body: impl Fn(RangeName) -> Vec<u8>) -> Vec<u8> {
+    let mut sample = LengthSample::default();
+    let mut builder = tar::Builder::new(Vec::new());
+    for range in prefix(name).ranges() {
+        let body = body(range);
+        if !sample.is_complete() {
+            sample.add(body.len() as u64);
+        }
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(FAULTY_SOURCE_MODIFIED);
+        header.set_size(body.len() as u64);
+        builder
+            .append_data(&mut header, range.file_name(), body.as_slice())
+            .expect("appended");
+    }
+    let mut tar = builder.into_inner().expect("a tar");
+    let length = usize::try_from(sample.content_length()).expect("a length");
+    assert!(tar.len() <= length, "the data outgrow the estimate");
+    tar.resize(length, 0);
+    tar
 }
 
 /// The files of a folder with their bytes, by name.

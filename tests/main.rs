@@ -6,6 +6,12 @@
 //! - `archive`: what comes out is what the source has, byte for byte, whatever the source speaks
 //! - `memory`: the cap, and what becomes of ranges that strain it
 //! - `death`: an invocation that dies leaves nothing
+//! - `source_faults`: a source that is wrong is borne or named
+//! - `store_faults`: a store that is wrong is given the object again, or not
+//! - `resume`: a run that was killed goes on where it ended
+//! - `soak`: everything fails now and then
+//! - `limits`: bounds that a peer meets over the wire
+//! - `secrets`: nobody sees them who does not need them
 //! - `door`: what the component answers to what is no job
 //! - `damage`: `verify` finds it
 //! - `range_api`: what `serve` answers
@@ -20,7 +26,13 @@ mod cases {
     mod damage;
     mod death;
     mod door;
+    mod limits;
     mod local_store;
     mod memory;
     mod range_api;
+    mod resume;
+    mod secrets;
+    mod soak;
+    mod source_faults;
+    mod store_faults;
 }

@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 /// Connections at once. The dispatch's 16 invocations at the largest window are 2,048.
 const CONNECTIONS_MAX: usize = 4096;
 
-/// What a connection reads at once, in bytes, and so the most that a request's line and headers may have. A
-/// signed URL is about 1 KB; an upload of 130 MB wants large reads.
+/// What a connection reads at once, in bytes. A request's line and headers may have as much, and once more what one
+/// read brings. A signed URL is about 1 KB; an upload of 130 MB wants large reads.
 const READ_BUFFER_BYTES_MAX: usize = 128 * 1024;
 
 /// Headers of a request.

@@ -9,6 +9,7 @@ pub mod objects;
 pub mod signature;
 
 use crate::http_server::HttpServer;
+use crate::sign::ServiceAccountKey;
 use bytes::Bytes;
 use error::StoreError;
 use futures::TryStreamExt as _;
@@ -66,6 +67,17 @@ pub enum Buckets {
     },
     /// Every folder of this folder is a bucket.
     In(PathBuf),
+}
+
+/// A verifier that trusts what is signed with `key`.
+///
+/// # Errors
+/// The key is not usable.
+pub fn trusting(key: &ServiceAccountKey) -> anyhow::Result<Verifier> {
+    Ok(Verifier::new(
+        key.client_email().to_owned(),
+        key.public_key()?,
+    ))
 }
 
 /// The store.

@@ -59,11 +59,25 @@ impl Mirror {
     /// a prefix failed is in the outcome.
     pub async fn run(self, stop: Stop, updates: mpsc::Sender<Update>) -> anyhow::Result<Mirrored> {
         // A key is generated and the component compiled at the same time.
-        let (destination, mut host) = tokio::try_join!(
+        let (destination, host) = tokio::try_join!(
             FolderDestination::open(&self.folder, self.deadline),
             self.host()
         )?;
-        host.allow_upload(destination.origin());
+        self.run_into(destination, host, stop, updates).await
+    }
+
+    /// The same, into a destination that is open already, on a host that is ready.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn run_into(
+        self,
+        destination: FolderDestination,
+        mut host: EmbeddedHost,
+        stop: Stop,
+        updates: mpsc::Sender<Update>,
+    ) -> anyhow::Result<Mirrored> {
+        host.allow_upload(destination.origin().clone());
         if let Some(owner) = destination.took_over_from() {
             let owner = owner.to_string();
             let _ = updates.send(Update::TookOver { owner }).await;
@@ -106,7 +120,11 @@ impl Mirror {
         Ok(Mirrored { outcome, elapsed })
     }
 
-    async fn host(&self) -> anyhow::Result<EmbeddedHost> {
+    /// The host that the run asks for.
+    ///
+    /// # Errors
+    /// The component or the CA file is not usable.
+    pub async fn host(&self) -> anyhow::Result<EmbeddedHost> {
         let encoding = self
             .encoding
             .unwrap_or(if self.source.authority().is_loopback() {

@@ -1,17 +1,19 @@
 //! The range API over a folder of range files: what `serve` answers.
 //! Where the files come from is left to `generate`, or to whoever extracted a tar.
 
+pub mod request;
+
 use crate::http_server::HttpServer;
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::header::{
-    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap,
-    HeaderValue, IF_NONE_MATCH, LAST_MODIFIED, VARY,
+    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
+    LAST_MODIFIED, VARY,
 };
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use prefix_tar::prefix::RangeName;
+use request::{RangeRequest, Refusal};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,22 +41,14 @@ pub fn start(listener: TcpListener, folder: PathBuf) -> io::Result<HttpServer> {
 }
 
 async fn answer(request: Request<Incoming>, folder: Arc<Path>) -> Response<Full<Bytes>> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only");
-        refused
-            .headers_mut()
-            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return refused;
-    }
-    let Some(name) = request.uri().path().strip_prefix("/range/") else {
-        return plain(StatusCode::NOT_FOUND, "ranges are at /range/{first 5 hex}");
-    };
-    let Ok(range) = name.to_ascii_uppercase().parse::<RangeName>() else {
-        return plain(StatusCode::BAD_REQUEST, BAD_RANGE);
-    };
-    let wanted = Wanted::of(request.headers());
+    let wanted =
+        match RangeRequest::parse(request.method(), request.uri().path(), request.headers()) {
+            Ok(wanted) => wanted,
+            Err(refusal) => return refuse(refusal),
+        };
+    let range = wanted.range;
     // Reading a file and compressing it would hold up the sockets.
-    let answered = tokio::task::spawn_blocking(move || answer_range(range, &folder, &wanted)).await;
+    let answered = tokio::task::spawn_blocking(move || answer_range(&folder, &wanted)).await;
     match answered {
         Ok(Ok(response)) => response,
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
@@ -77,55 +71,22 @@ async fn answer(request: Request<Incoming>, folder: Arc<Path>) -> Response<Full<
     }
 }
 
-/// What a request asks for besides its range.
-struct Wanted {
-    accepts_gzip: bool,
-    none_match: Option<String>,
-}
-
-impl Wanted {
-    fn of(headers: &HeaderMap) -> Self {
-        let text = |name| {
-            headers
-                .get(name)
-                .and_then(|value: &HeaderValue| value.to_str().ok())
-        };
-        Self {
-            accepts_gzip: text(ACCEPT_ENCODING).is_some_and(accepts_gzip),
-            none_match: text(IF_NONE_MATCH).map(str::to_owned),
+fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
+    match refusal {
+        Refusal::Method => {
+            let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only");
+            refused
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            refused
         }
-    }
-
-    /// Weak comparison (RFC 9110, 13.1.2): whether the body is the same, however it is encoded.
-    fn has(&self, etag: &str) -> bool {
-        self.none_match.as_deref().is_some_and(|list| {
-            list.split(',').map(str::trim).any(|candidate| {
-                candidate == "*" || candidate.strip_prefix("W/").unwrap_or(candidate) == etag
-            })
-        })
+        Refusal::Path => plain(StatusCode::NOT_FOUND, "ranges are at /range/{first 5 hex}"),
+        Refusal::Range => plain(StatusCode::BAD_REQUEST, BAD_RANGE),
     }
 }
 
-/// Whether an `Accept-Encoding` names gzip with another weight than 0 (RFC 9110, 12.5.3).
-fn accepts_gzip(value: &str) -> bool {
-    value.split(',').any(|coding| {
-        let mut parts = coding.split(';').map(str::trim);
-        let is_gzip = parts
-            .next()
-            .is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
-        let weight = parts
-            .find_map(|part| part.strip_prefix("q="))
-            .map_or(1.0, |weight| weight.parse().unwrap_or(0.0));
-        is_gzip && weight > 0.0
-    })
-}
-
-fn answer_range(
-    range: RangeName,
-    folder: &Path,
-    wanted: &Wanted,
-) -> io::Result<Response<Full<Bytes>>> {
-    let mut file = std::fs::File::open(folder.join(range.file_name()))?;
+fn answer_range(folder: &Path, wanted: &RangeRequest) -> io::Result<Response<Full<Bytes>>> {
+    let mut file = std::fs::File::open(folder.join(wanted.range.file_name()))?;
     let metadata = file.metadata()?;
     if metadata.len() > FILE_BYTES_MAX {
         return Err(io::Error::other(format!(
@@ -152,7 +113,7 @@ fn answer_range(
         etag.clone()
     };
     insert_text(headers, ETAG, &shown)?;
-    if wanted.has(&etag) {
+    if wanted.knows(&etag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
     }
@@ -185,36 +146,4 @@ fn plain(status: StatusCode, sentence: &'static str) -> Response<Full<Bytes>> {
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gzip_is_accepted_by_name_and_weight() {
-        for (value, accepted) in [
-            ("gzip", true),
-            ("br, GZIP;q=0.5", true),
-            ("gzip;q=0", false),
-            ("gzip; q=0.0, br", false),
-            ("identity", false),
-            ("xgzip", false),
-            ("", false),
-        ] {
-            assert_eq!(accepts_gzip(value), accepted, "{value}");
-        }
-    }
-
-    #[test]
-    fn an_etag_matches_weakly_and_in_a_list() {
-        let wanted = |none_match: &str| Wanted {
-            accepts_gzip: false,
-            none_match: Some(none_match.to_owned()),
-        };
-        assert!(wanted("\"a-1\"").has("\"a-1\""));
-        assert!(wanted("\"b-2\", W/\"a-1\"").has("\"a-1\""));
-        assert!(wanted("*").has("\"a-1\""));
-        assert!(!wanted("\"a-2\"").has("\"a-1\""));
-    }
 }

@@ -3,7 +3,8 @@
 
 use super::incoming::BodyReader;
 use super::outgoing::{
-    Peer, PendingResponse, Target, Timeouts, header, is_passing_status, request, transport_failure,
+    Peer, PendingResponse, Target, Timeouts, header, is_passing_status, request,
+    stated_retry_after, transport_failure,
 };
 use super::reactor::{Moment, Sleep, until};
 use crate::chunk_pool::{BodyBytes, ChunkPool};
@@ -12,17 +13,16 @@ use crate::inflate;
 use crate::limits::{
     BETWEEN_BYTES_TIMEOUT, CHUNK_BYTES, CONNECT_TIMEOUT, ETAG_BYTES_MAX, FIRST_BYTE_TIMEOUT,
     RANGE_ATTEMPTS_MAX, RANGE_ATTEMPTS_TIME_MAX, RANGE_BYTES_MAX, RANGE_FIRST_WAIT_MAX,
-    RANGE_WAIT_MAX, RANGE_WIRE_BYTES_MAX, READ_BYTES_MAX, REQUEST_TIME_MAX, RETRY_AFTER_BYTES_MAX,
-    RETRY_AFTER_MAX,
+    RANGE_WAIT_MAX, RANGE_WIRE_BYTES_MAX, READ_BYTES_MAX, REQUEST_TIME_MAX, RETRY_AFTER_MAX,
 };
 use crate::prefix::RangeName;
 use crate::range_body::RangeCheck;
-use crate::retry::{Backoff, RetryBudget, retry_after, with_attempts};
+use crate::retry::{Backoff, RetryBudget, with_attempts};
 use crate::source::{Encoding, SourceUrl};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 use wasi::http::outgoing_handler;
 use wasi::http::types::{ErrorCode, Fields, IncomingResponse, Method};
 
@@ -292,9 +292,7 @@ impl Fetcher {
         }
         FailedAttempt {
             failure: Failure::passing(FailureKind::SourceStatus, message),
-            retry_after: header(&response.headers(), "retry-after")
-                .filter(|value| value.len() <= RETRY_AFTER_BYTES_MAX)
-                .and_then(|value| retry_after(&value, SystemTime::now())),
+            retry_after: stated_retry_after(&response.headers()),
         }
     }
 

@@ -5,6 +5,7 @@ use super::reactor::Readiness;
 use std::future::poll_fn;
 use std::task::Poll;
 use wasi::http::types::{ErrorCode, IncomingBody, IncomingResponse, http_error_code};
+use wasi::io::error::Error as IoError;
 use wasi::io::streams::{InputStream, StreamError};
 
 /// A body that is read. Fields drop in this order: each before what it belongs to.
@@ -41,10 +42,7 @@ impl<Body> BodyReader<Body> {
                     Ok(piece) => return Poll::Ready(Ok(Some(piece))),
                     Err(StreamError::Closed) => return Poll::Ready(Ok(None)),
                     Err(StreamError::LastOperationFailed(error)) => {
-                        let code = http_error_code(&error).unwrap_or_else(|| {
-                            ErrorCode::InternalError(Some(error.to_debug_string()))
-                        });
-                        return Poll::Ready(Err(code));
+                        return Poll::Ready(Err(code_of(&error)));
                     }
                 }
                 if self
@@ -58,6 +56,18 @@ impl<Body> BodyReader<Body> {
         })
         .await
     }
+}
+
+/// What a failed read means. wasmtime 48 has a code for no error of a body, only a text for people.
+fn code_of(error: &IoError) -> ErrorCode {
+    http_error_code(error).unwrap_or_else(|| {
+        let is_timeout = error.to_debug_string().contains("timeout");
+        if is_timeout {
+            ErrorCode::ConnectionReadTimeout
+        } else {
+            ErrorCode::ConnectionTerminated
+        }
+    })
 }
 
 /// The beginning of a response's body, at most `bytes_max`, as text. What cannot be read is left out.

@@ -3,8 +3,10 @@
 
 use super::reactor::Readiness;
 use crate::failure::{Failure, FailureKind};
+use crate::limits::RETRY_AFTER_BYTES_MAX;
+use crate::retry::retry_after;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use wasi::http::types::{
     ErrorCode, Fields, FutureIncomingResponse, IncomingResponse, Method, OutgoingRequest,
     RequestOptions, Scheme,
@@ -114,6 +116,13 @@ pub(super) fn header(headers: &Fields, name: &str) -> Option<String> {
         .and_then(|value| String::from_utf8(value).ok())
 }
 
+/// What a response's Retry-After asks for, where it has one that can be read.
+pub(super) fn stated_retry_after(headers: &Fields) -> Option<Duration> {
+    header(headers, "retry-after")
+        .filter(|value| value.len() <= RETRY_AFTER_BYTES_MAX)
+        .and_then(|value| retry_after(&value, SystemTime::now()))
+}
+
 /// Which end of the way a request went to.
 #[derive(Clone, Copy)]
 pub(super) enum Peer {
@@ -154,6 +163,11 @@ pub(super) fn transport_failure(peer: Peer, tried: &str, code: &ErrorCode) -> Fa
         ErrorCode::ConnectionTerminated | ErrorCode::HttpResponseIncomplete => {
             ("the connection was lost", false, false)
         }
+        ErrorCode::HttpProtocolError => (
+            "the answer is no valid HTTP, or has too many headers; is this the right URL?",
+            false,
+            false,
+        ),
         ErrorCode::TlsCertificateError => (
             "its TLS certificate is not trusted; name the CA with --ca-file if it is a private one",
             false,

@@ -5,18 +5,23 @@
 
 use super::incoming::read_text;
 use super::outgoing::{
-    Peer, PendingResponse, Target, Timeouts, header, is_passing_status, request, transport_failure,
+    Peer, PendingResponse, Target, Timeouts, header, is_passing_status, request,
+    stated_retry_after, transport_failure,
 };
-use super::reactor::Readiness;
+use super::reactor::{Moment, Readiness, until};
 use crate::checksum::Crc32cStream;
 use crate::chunk_pool::BodyBytes;
 use crate::failure::{Failure, FailureKind};
 use crate::job::{self, Crc32c};
-use crate::limits::{CONNECT_TIMEOUT, STORE_ERROR_BYTES_MAX, UPLOAD_BUFFER_BYTES, UPLOAD_TIMEOUT};
+use crate::limits::{
+    CONNECT_TIMEOUT, STORE_ERROR_BYTES_MAX, UPLOAD_ANSWER_TIME_MAX, UPLOAD_BUFFER_BYTES,
+    UPLOAD_STALL_TIME_MAX, UPLOAD_TIMEOUT,
+};
 use crate::prefix::RangeName;
 use crate::tar;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use wasi::http::outgoing_handler;
 use wasi::http::types::{ErrorCode, Fields, IncomingResponse, Method, OutgoingBody};
 use wasi::io::streams::{OutputStream, StreamError};
@@ -163,16 +168,32 @@ impl Upload {
     async fn send_buffer(&mut self) -> Result<(), Failure> {
         self.checksum.push(&self.buffer);
         let mut sent = 0;
-        let broken = poll_fn(|context| self.poll_send(context, &mut sent)).await;
+        let deadline = Moment::now().after(UPLOAD_STALL_TIME_MAX);
+        let broken = until(
+            deadline,
+            poll_fn(|context| self.poll_send(context, &mut sent)),
+        );
+        let broken = broken.await;
         self.buffer.clear();
-        match broken {
-            None => Ok(()),
-            Some(Broken::Answered(response)) => Err(self.early_answer(response).await),
-            Some(Broken::Closed) => {
-                let response = poll_fn(|context| self.response.poll(context)).await;
-                Err(self.early_answer(response).await)
-            }
-        }
+        let response = match broken {
+            Some(None) => return Ok(()),
+            Some(Some(Broken::Answered(response))) => response,
+            Some(Some(Broken::Closed)) => self.answer().await?,
+            None => return Err(self.stalled("took nothing of the body", UPLOAD_STALL_TIME_MAX)),
+        };
+        Err(self.early_answer(response).await)
+    }
+
+    /// The store's response, or an error in its place.
+    async fn answer(&mut self) -> Result<Result<IncomingResponse, ErrorCode>, Failure> {
+        let deadline = Moment::now().after(UPLOAD_ANSWER_TIME_MAX);
+        let response = until(deadline, poll_fn(|context| self.response.poll(context))).await;
+        response.ok_or_else(|| self.stalled("did not answer", UPLOAD_ANSWER_TIME_MAX))
+    }
+
+    fn stalled(&self, what: &str, time: Duration) -> Failure {
+        let message = format!("{}: the store {what} for {} s", self.tried, time.as_secs());
+        Failure::passing(FailureKind::StoreTimeout, message)
     }
 
     fn poll_send(&mut self, context: &mut Context<'_>, sent: &mut usize) -> Poll<Option<Broken>> {
@@ -205,9 +226,13 @@ impl Upload {
         Poll::Ready(None)
     }
 
+    fn lost(&self, code: &ErrorCode) -> Failure {
+        transport_failure(Peer::Store, &self.tried, code)
+    }
+
     async fn early_answer(&self, response: Result<IncomingResponse, ErrorCode>) -> Failure {
         match response {
-            Err(code) => transport_failure(Peer::Store, &self.tried, &code),
+            Err(code) => self.lost(&code),
             Ok(response) if response.status() == 200 => Failure::passing(
                 FailureKind::StoreStatus,
                 format!(
@@ -235,7 +260,11 @@ impl Upload {
                 let message = message + "; redirects are not followed";
                 Failure::lasting(FailureKind::StoreStatus, message)
             }
-            _ if is_passing_status(status) => Failure::passing(FailureKind::StoreStatus, message),
+            _ if is_passing_status(status) => Failure {
+                retry_after_seconds: stated_retry_after(&response.headers())
+                    .map(|asked| asked.as_secs()),
+                ..Failure::passing(FailureKind::StoreStatus, message)
+            },
             _ => Failure::lasting(FailureKind::StoreStatus, message),
         }
     }
@@ -262,14 +291,11 @@ impl Upload {
     }
 
     async fn verdict(&mut self, sent: &mut Stored) -> Result<(), Failure> {
-        let tried = &self.tried;
-        let lost = |code: ErrorCode| transport_failure(Peer::Store, tried, &code);
         if let Some(body) = self.body.take() {
-            OutgoingBody::finish(body, None).map_err(lost)?;
+            OutgoingBody::finish(body, None).map_err(|code| self.lost(&code))?;
         }
-        let response = poll_fn(|context| self.response.poll(context))
-            .await
-            .map_err(lost)?;
+        let response = self.answer().await?.map_err(|code| self.lost(&code))?;
+        let tried = &self.tried;
         if response.status() != 200 {
             return Err(self.status_failure(&response).await);
         }

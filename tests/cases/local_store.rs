@@ -5,8 +5,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::Full;
 use orchestrator::http_server::HttpServer;
-use orchestrator::local_store::signature::Verifier;
-use orchestrator::local_store::{Buckets, LocalStore};
+use orchestrator::local_store::{Buckets, LocalStore, trusting};
 use orchestrator::sign::{ServiceAccountKey, UrlSigner};
 use prefix_tar::job::SignedUrl;
 use std::collections::BTreeMap;
@@ -27,7 +26,7 @@ impl Store {
         std::fs::create_dir(folder.path().join("bucket")).expect("a bucket");
         let key = ServiceAccountKey::generate().expect("a key");
         let buckets = Buckets::In(folder.path().to_owned());
-        let store = LocalStore::new(buckets, Verifier::new(&key).expect("a verifier"));
+        let store = LocalStore::new(buckets, trusting(&key).expect("a verifier"));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let server = store.start(listener).expect("a server");
         let endpoint = format!("http://{}", server.address());

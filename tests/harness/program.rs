@@ -9,6 +9,12 @@ pub(crate) fn skipped(reason: &str) {
     writeln!(std::io::stderr(), "skipped: {reason}").expect("a standard error");
 }
 
+/// A line for who asks for it by `--nocapture`: what was measured.
+#[expect(clippy::print_stdout, reason = "the test runner captures it")]
+pub(crate) fn measured(line: &str) {
+    println!("{line}");
+}
+
 /// Our own program.
 pub(crate) fn orchestrator() -> Command {
     Command::new(env!("CARGO_BIN_EXE_orchestrator"))

@@ -56,7 +56,8 @@ impl Source {
     }
 }
 
-async fn listener() -> TcpListener {
+/// A port of the system's choice.
+pub(crate) async fn listener() -> TcpListener {
     TcpListener::bind(("127.0.0.1", 0)).await.expect("a port")
 }
 

@@ -3,8 +3,7 @@
 use super::serve::{listen, until_stopped};
 use super::{End, print};
 use crate::dispatch::Stop;
-use crate::local_store::signature::Verifier;
-use crate::local_store::{Buckets, LocalStore};
+use crate::local_store::{Buckets, LocalStore, trusting};
 use crate::sign::ServiceAccountKey;
 use anyhow::Context as _;
 use clap::Args;
@@ -57,7 +56,7 @@ impl Store {
             key
         };
         let listener = listen(self.listen).await?;
-        let verifier = Verifier::new(&key)?;
+        let verifier = trusting(&key)?;
         let server = LocalStore::new(Buckets::In(self.directory), verifier).start(listener)?;
         print(&format!(
             "storing at http://{} what {} signs (key: {})",

@@ -8,8 +8,7 @@ pub use lock::LockOwner;
 use super::{Destination, StoredObject};
 use crate::host::embedded::{InProcess, Origin};
 use crate::local_store::objects::{GenerationMatch, Objects, current_generation};
-use crate::local_store::signature::Verifier;
-use crate::local_store::{Buckets, LocalStore};
+use crate::local_store::{Buckets, LocalStore, trusting};
 use crate::manifest::{MANIFEST_NAME, Manifest, object_name, report_name};
 use crate::sign::{ServiceAccountKey, UrlSigner};
 use anyhow::Context as _;
@@ -46,6 +45,7 @@ pub struct FolderDestination {
     folder: PathBuf,
     signer: UrlSigner,
     expiry: Duration,
+    origin: Origin,
     store: Arc<LocalStore>,
     objects: Arc<Objects>,
     lock: FolderLock,
@@ -58,6 +58,22 @@ impl FolderDestination {
     /// # Errors
     /// The folder cannot be made or written to, or another run has it.
     pub async fn open(folder: &Path, deadline: Duration) -> anyhow::Result<Self> {
+        Self::open_behind(folder, deadline, |store| {
+            Origin::in_process(AUTHORITY, store)
+        })
+        .await
+    }
+
+    /// The same, where something stands between the component and the store: `front` says where the component
+    /// finds it.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_behind(
+        folder: &Path,
+        deadline: Duration,
+        front: impl FnOnce(Arc<LocalStore>) -> Origin,
+    ) -> anyhow::Result<Self> {
         let (folder, lock, key) = {
             let folder = folder.to_owned();
             tokio::task::spawn_blocking(move || {
@@ -72,12 +88,13 @@ impl FolderDestination {
                 name: BUCKET.to_owned(),
                 folder: folder.clone(),
             },
-            Verifier::new(&key)?,
+            trusting(&key)?,
         );
         let objects = store.objects(BUCKET).context("the store has no bucket")?;
-        let endpoint = format!("http://{AUTHORITY}");
+        let origin = front(Arc::clone(&store));
         Ok(Self {
-            signer: UrlSigner::new(&key, endpoint, BUCKET.to_owned())?,
+            signer: UrlSigner::new(&key, origin.to_string(), BUCKET.to_owned())?,
+            origin,
             folder,
             expiry: deadline + EXPIRY_MARGIN,
             store,
@@ -87,8 +104,8 @@ impl FolderDestination {
     }
 
     /// What the component has to reach to write to it.
-    pub fn origin(&self) -> Origin {
-        Origin::in_process(AUTHORITY, Arc::<LocalStore>::clone(&self.store))
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// The run that held the folder and died, where there was one.
@@ -109,13 +126,16 @@ impl FolderDestination {
 
 #[async_trait::async_trait]
 impl InProcess for LocalStore {
-    async fn answer(&self, request: http::Request<WasiBody>) -> http::Response<WasiBody> {
+    async fn answer(
+        &self,
+        request: http::Request<WasiBody>,
+    ) -> Result<http::Response<WasiBody>, Error> {
         let (parts, body) = request.into_parts();
         let response = self.answer(&parts, &mut Some(body)).await;
-        response.map(|body| {
+        Ok(response.map(|body| {
             body.map_err(|_| Error::HttpResponseIncomplete)
                 .boxed_unsync()
-        })
+        }))
     }
 }
 

@@ -4,7 +4,6 @@
 //! <https://cloud.google.com/storage/docs/authentication/canonical-requests>
 
 use super::error::StoreError;
-use crate::sign::ServiceAccountKey;
 use http::{HeaderMap, Method};
 use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -41,15 +40,12 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// A verifier that trusts one service account.
-    ///
-    /// # Errors
-    /// The key is not usable.
-    pub fn new(key: &ServiceAccountKey) -> anyhow::Result<Self> {
-        Ok(Self {
-            client_email: key.client_email().to_owned(),
-            public_key: UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.public_key()?),
-        })
+    /// A verifier that trusts one service account by its public key: the DER of an RSA public key (PKCS#1).
+    pub fn new(client_email: String, public_key: Vec<u8>) -> Self {
+        Self {
+            client_email,
+            public_key: UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, public_key),
+        }
     }
 
     /// Verifies that the request was signed by the account, for this method, path, query and these headers,
@@ -240,6 +236,8 @@ fn canonical_value(name: &str, headers: &HeaderMap) -> Result<String, StoreError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::local_store::trusting;
+    use crate::sign::ServiceAccountKey;
     use crate::sign::UrlSigner;
     use http::HeaderValue;
     use std::sync::LazyLock;
@@ -287,7 +285,7 @@ mod tests {
 
     fn verify(method: &Method, signed: &Signed, after_seconds: i64) -> Result<(), StoreError> {
         let now = Timestamp::now() + SignedDuration::from_secs(after_seconds);
-        Verifier::new(&KEY).expect("a verifier").verify(
+        trusting(&KEY).expect("a verifier").verify(
             method,
             &signed.path,
             &signed.query,
@@ -393,7 +391,7 @@ mod tests {
     async fn another_account_s_signature_is_refused() {
         let signed = signed("AB.tar", &[]).await;
         let other = ServiceAccountKey::generate().expect("a key");
-        let verdict = Verifier::new(&other).expect("a verifier").verify(
+        let verdict = trusting(&other).expect("a verifier").verify(
             &Method::PUT,
             &signed.path,
             &signed.query,

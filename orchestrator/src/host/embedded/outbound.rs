@@ -53,7 +53,10 @@ type PooledClient = Client<HttpsConnector<HttpConnector>, DeclaredBody>;
 #[async_trait::async_trait]
 pub trait InProcess: Send + Sync {
     /// Answers one request, as it would over a socket.
-    async fn answer(&self, request: Request<WasiBody>) -> Response<WasiBody>;
+    ///
+    /// # Errors
+    /// What a lost connection would be.
+    async fn answer(&self, request: Request<WasiBody>) -> Result<Response<WasiBody>, Error>;
 }
 
 /// Scheme, host and port: what a component may reach; and what answers there, if that is in this process.
@@ -64,10 +67,16 @@ pub struct Origin {
     server: Option<Arc<dyn InProcess>>,
 }
 
-impl fmt::Debug for Origin {
+impl fmt::Display for Origin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.is_https { "https" } else { "http" };
-        write!(formatter, "Origin({scheme}://{})", self.authority)
+        write!(formatter, "{scheme}://{}", self.authority)
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Origin({self})")
     }
 }
 
@@ -215,7 +224,7 @@ impl WasiHttpHooks for Lane {
         };
         if let Some(server) = &origin.server {
             let server = Arc::clone(server);
-            return Box::new(async move { Ok(sent(answer_in_process(&*server, request).await)) });
+            return Box::new(async move { answer_in_process(&*server, request).await.map(sent) });
         }
         let client = self.client.clone();
         Box::new(async move {
@@ -233,7 +242,7 @@ fn sent(response: Response<WasiBody>) -> Answered {
 async fn answer_in_process(
     server: &dyn InProcess,
     mut request: Request<WasiBody>,
-) -> Response<WasiBody> {
+) -> Result<Response<WasiBody>, Error> {
     // What a client does on the way to a socket: the Host header, and the declared length held to.
     let authority = request.uri().authority().map(|host| host.as_str());
     if let Some(Ok(host)) = authority.map(HeaderValue::from_str) {

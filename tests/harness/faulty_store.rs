@@ -1,0 +1,181 @@
+//! A store that is wrong where the test says so: the local store, with its answers and its bodies tampered with.
+
+use super::faults::{Faults, StoreFault};
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Frame, SizeHint};
+use orchestrator::host::embedded::InProcess;
+use orchestrator::local_store::LocalStore;
+use prefix_tar::prefix::Prefix;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use wasmtime_wasi_http::{Error, WasiBody};
+
+type Plan = dyn Fn(Prefix, u32) -> Option<StoreFault> + Send + Sync;
+
+/// The local store behind a plan of faults.
+pub(crate) struct FaultyStore {
+    inner: Arc<LocalStore>,
+    faults: Arc<Faults>,
+    plan: Box<Plan>,
+}
+
+impl FaultyStore {
+    /// The store `inner` with faults by `plan`: of which prefix, at which PUT of it, from 1.
+    pub(crate) fn new(
+        inner: Arc<LocalStore>,
+        faults: Arc<Faults>,
+        plan: impl Fn(Prefix, u32) -> Option<StoreFault> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            faults,
+            plan: Box::new(plan),
+        })
+    }
+
+    fn fault(&self, request: &Request<WasiBody>) -> Option<StoreFault> {
+        if request.method() != Method::PUT {
+            return None;
+        }
+        let object = request.uri().path().rsplit('/').next()?;
+        let prefix = object.strip_suffix(".tar")?.parse().ok()?;
+        let fault = (self.plan)(prefix, self.faults.put_attempt(prefix))?;
+        self.faults.note(&fault);
+        Some(fault)
+    }
+}
+
+#[async_trait::async_trait]
+impl InProcess for FaultyStore {
+    async fn answer(&self, request: Request<WasiBody>) -> Result<Response<WasiBody>, Error> {
+        let Some(fault) = self.fault(&request) else {
+            return InProcess::answer(&*self.inner, request).await;
+        };
+        match fault {
+            StoreFault::Before(code) => Ok(status(code)),
+            StoreFault::Stall => std::future::pending().await,
+            StoreFault::Amid(code, bytes) => {
+                self.store_a_part(request, bytes).await;
+                Ok(status(code))
+            }
+            StoreFault::CutAt(bytes) => {
+                self.store_a_part(request, bytes).await;
+                Err(Error::ConnectionTerminated)
+            }
+            StoreFault::AfterStoring(code) => {
+                let stored = InProcess::answer(&*self.inner, request).await?;
+                assert_eq!(stored.status(), 200);
+                Ok(status(code))
+            }
+            StoreFault::LostAfterStoring => {
+                let stored = InProcess::answer(&*self.inner, request).await?;
+                assert_eq!(stored.status(), 200);
+                Err(Error::ConnectionTerminated)
+            }
+            StoreFault::WrongHash => {
+                let mut stored = InProcess::answer(&*self.inner, request).await?;
+                let wrong = http::HeaderValue::from_static("crc32c=AAAAAA==");
+                stored.headers_mut().insert("x-goog-hash", wrong);
+                Ok(stored)
+            }
+        }
+    }
+}
+
+impl FaultyStore {
+    /// Lets the store have the beginning of a body, and then lose it.
+    async fn store_a_part(&self, request: Request<WasiBody>, bytes: u64) {
+        let broken = request.map(|body| BrokenBody { body, left: bytes }.boxed_unsync());
+        let refused = InProcess::answer(&*self.inner, broken).await;
+        assert_ne!(
+            refused.map(|refused| refused.status().as_u16()).ok(),
+            Some(200)
+        );
+    }
+}
+
+fn status(code: u16) -> Response<WasiBody> {
+    let document = "<?xml version='1.0'?><Error><Code>Injected</Code></Error>";
+    let body = Full::new(Bytes::from_static(document.as_bytes()));
+    let mut response = Response::new(body.map_err(|never| match never {}).boxed_unsync());
+    *response.status_mut() = http::StatusCode::from_u16(code).expect("a status");
+    response
+}
+
+/// A body whose connection is lost after so many bytes.
+struct BrokenBody {
+    body: WasiBody,
+    left: u64,
+}
+
+impl hyper::body::Body for BrokenBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let Some(Ok(frame)) = frame else {
+            return Poll::Ready(frame);
+        };
+        let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+        Poll::Ready(match self.left.checked_sub(bytes) {
+            Some(left) => {
+                self.left = left;
+                Some(Ok(frame))
+            }
+            None => Some(Err(Error::ConnectionTerminated)),
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A TCP proxy that cuts its first connection after so many bytes from the client, and no other.
+pub(crate) struct CuttingProxy(tokio::task::JoinHandle<()>);
+
+impl Drop for CuttingProxy {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl CuttingProxy {
+    pub(crate) fn start(listener: TcpListener, to: SocketAddr, cut_at: u64) -> Self {
+        Self(tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            let mut cut_at = Some(cut_at);
+            while let Ok((client, _)) = listener.accept().await {
+                let bytes_max = cut_at.take().unwrap_or(u64::MAX);
+                connections
+                    .spawn(async move { forward(client, to, bytes_max).await.unwrap_or_default() });
+            }
+        }))
+    }
+}
+
+/// Forwards both ways until either end closes, or the client has sent so many bytes.
+async fn forward(mut client: TcpStream, to: SocketAddr, bytes_max: u64) -> std::io::Result<()> {
+    let mut server = TcpStream::connect(to).await?;
+    {
+        let (mut from_client, mut to_client) = client.split();
+        let (mut from_server, mut to_server) = server.split();
+        let mut up = (&mut from_client).take(bytes_max);
+        tokio::select! {
+            up = tokio::io::copy(&mut up, &mut to_server) => up?,
+            down = tokio::io::copy(&mut from_server, &mut to_client) => down?,
+        };
+    }
+    client.set_zero_linger()?;
+    server.set_zero_linger()
+}
