@@ -402,6 +402,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_just_inside_the_bounds_is_a_job_and_what_is_one_past_them_is_none() {
+        let with_headers = |count: usize| {
+            let headers: Vec<String> = (0..count).map(|n| format!(r#""x-{n}":"y""#)).collect();
+            let headers = headers.join(",");
+            format!(r#"{{"prefix":"AB","upload":{{"url":"{URL}","headers":{{{headers}}}}}}}"#)
+        };
+        let longest = limits::CONTENT_LENGTH_MAX / 10_240 * 10_240;
+        for (inside, past) in [
+            (job_text(r#","window":1"#), job_text(r#","window":0"#)),
+            (job_text(r#","window":128"#), job_text(r#","window":129"#)),
+            (
+                job_text(&format!(r#","content_length":{longest}"#)),
+                job_text(&format!(r#","content_length":{}"#, longest + 10_240)),
+            ),
+            (
+                with_headers(limits::UPLOAD_HEADERS_MAX),
+                with_headers(limits::UPLOAD_HEADERS_MAX + 1),
+            ),
+        ] {
+            assert!(Job::from_wire(inside.as_bytes()).is_ok(), "{inside}");
+            assert!(Job::from_wire(past.as_bytes()).is_err(), "{past}");
+        }
+    }
+
+    #[test]
     fn a_signed_url_shows_no_signature() {
         let url = SignedUrl::new(URL.to_owned()).expect("a URL");
         let shown = format!("{url:?}");

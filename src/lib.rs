@@ -9,7 +9,8 @@
 //!    and to which [`authority`] an upload may go.
 //! 4. [`window`] says how many requests may be in flight, [`chunk_pool`] holds what they bring,
 //!    [`retry`] says when one that failed is sent again.
-//! 5. [`inflate`] decodes a gzip body, [`range_body`] checks it line by line.
+//! 5. [`inflate`] decodes a gzip body, [`range_body`] checks it line by line, and
+//!    [`distinct`] that it is not the body of another range.
 //! 6. [`length`] plans the tar's length from the first ranges, [`mod@tar`] gives the range its header and its padding,
 //!    [`checksum`] sums it all up.
 //! 7. `shell`, the only module that knows WASI, drives all of this: it is not there in a native build.
@@ -32,6 +33,7 @@ pub mod window;
 
 pub mod retry;
 
+pub mod distinct;
 pub mod inflate;
 pub mod range_body;
 

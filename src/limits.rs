@@ -61,6 +61,9 @@ pub const UPLOAD_BUFFER_BYTES: usize = 64 * KIB;
 /// The checksum's history and what it gathers, see [`crate::checksum`].
 pub const CHECKSUM_BYTES_MAX: usize = 32 * KIB;
 
+/// What is kept of every range to tell it from the others, see [`crate::distinct`]: a table of 8,192 places.
+pub const FIRST_HASHES_BYTES_MAX: usize = 192 * KIB;
+
 /// What one read from a response body may bring.
 pub const READ_BYTES_MAX: usize = 64 * KIB;
 
@@ -159,6 +162,7 @@ pub const ACCOUNTED_BYTES_MAX: usize = STACK_BYTES
     + 2 * UPLOAD_BUFFER_BYTES
     + INFLATE_BYTES_MAX
     + CHECKSUM_BYTES_MAX
+    + FIRST_HASHES_BYTES_MAX
     + RANGES_PER_PREFIX as usize * (ETAG_BYTES_MAX + 32)
     + 2 * REPORT_BYTES_MAX
     + JOB_BYTES_MAX

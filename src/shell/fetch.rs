@@ -8,6 +8,7 @@ use super::outgoing::{
 };
 use super::reactor::{Moment, Sleep, until};
 use crate::chunk_pool::{BodyBytes, ChunkPool};
+use crate::distinct::FirstHashes;
 use crate::failure::{Failure, FailureKind};
 use crate::inflate;
 use crate::limits::{
@@ -60,6 +61,7 @@ pub(super) struct Fetcher {
     /// No request is sent before: the source asked for it with a Retry-After.
     not_before: Cell<Option<Moment>>,
     is_throttled: Cell<bool>,
+    first_hashes: RefCell<FirstHashes>,
 }
 
 /// An attempt that did not bring its range.
@@ -106,6 +108,7 @@ impl Fetcher {
             budget: Cell::new(RetryBudget::new()),
             not_before: Cell::new(None),
             is_throttled: Cell::new(false),
+            first_hashes: RefCell::default(),
         }))
     }
 
@@ -233,6 +236,7 @@ impl Fetcher {
             received
         };
         let hashes = self.check(&body)?;
+        self.tell_apart(range, &body)?;
         Ok(Fetched {
             range,
             body,
@@ -388,6 +392,19 @@ impl Fetcher {
             .try_for_each(|piece| check.push(piece))
             .and_then(|()| check.finish())
             .map_err(|error| self.range_failure(FailureKind::RangeInvalid, error))
+    }
+}
+
+impl Fetcher {
+    /// Checks that no other range has the same body.
+    fn tell_apart(&self, range: RangeName, body: &BodyBytes) -> Result<(), Failure> {
+        let first = body.pieces().next().and_then(<[u8]>::first_chunk);
+        let Some(first) = first else { return Ok(()) };
+        let added = self.first_hashes.borrow_mut().add(range, first);
+        added.map_err(|other| {
+            let what = format!("it is the body of {other}, too");
+            self.range_failure(FailureKind::RangeInvalid, what)
+        })
     }
 }
 

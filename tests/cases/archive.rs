@@ -102,7 +102,10 @@ async fn a_second_run_replaces_what_the_first_left() {
 #[tokio::test(flavor = "multi_thread")]
 async fn data_that_outgrow_the_estimate_are_stored_by_the_second_attempt() {
     let source = Source::answering(|range| {
-        Reply::Body(valid_body(if range.index() < 100 { 2_000 } else { 6_000 }))
+        Reply::Body(valid_body(
+            range,
+            if range.index() < 100 { 2_000 } else { 6_000 },
+        ))
     })
     .await;
     let archive = tempfile::tempdir().expect("a folder");
@@ -124,7 +127,7 @@ async fn a_prefix_that_fails_is_named_and_the_others_are_stored_without_a_manife
         if range.to_string() == "017FF" {
             Reply::Status(404)
         } else {
-            Reply::Body(valid_body(1_000))
+            Reply::Body(valid_body(range, 1_000))
         }
     })
     .await;
@@ -150,7 +153,9 @@ async fn a_prefix_that_fails_is_named_and_the_others_are_stored_without_a_manife
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_no_range_enters_no_tar() {
     let swapped = {
-        let body = String::from_utf8(valid_body(400).to_vec()).expect("text");
+        let body =
+            String::from_utf8(valid_body(crate::harness::prefix("00").range(9), 400).to_vec())
+                .expect("text");
         let mut lines: Vec<&str> = body.split_inclusive("\r\n").collect();
         lines.swap(3, 4);
         lines.concat()
@@ -171,7 +176,7 @@ async fn a_body_that_is_no_range_enters_no_tar() {
             Reply::Body(if range.index() == 9 {
                 body.clone().into()
             } else {
-                valid_body(500)
+                valid_body(range, 500)
             })
         })
         .await;

@@ -122,7 +122,7 @@ async fn a_disk_that_is_full_is_said_in_one_message_and_leaves_nothing() {
         skipped("a tmpfs cannot be mounted here (it needs root)");
         return;
     };
-    let source = Source::answering(|_| Reply::Body(valid_body(2_000))).await;
+    let source = Source::answering(|range| Reply::Body(valid_body(range, 2_000))).await;
     let url = source.url().to_string();
     fails(
         &["run", "--to", path_text(&disk), "--source", &url, "-p", "1"],
@@ -267,7 +267,7 @@ async fn stuck_run(to: &Path) -> (Background, Source) {
     let (reached, at) = std::sync::mpsc::sync_channel(1);
     let source = Source::answering(move |range| {
         if range.index() < 300 {
-            return Reply::Body(valid_body(2_000));
+            return Reply::Body(valid_body(range, 2_000));
         }
         // Nobody listens any more once the first has told.
         let _ = reached.try_send(());

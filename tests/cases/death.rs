@@ -8,7 +8,7 @@ use orchestrator::host::embedded::EmbeddedSettings;
 use prefix_tar::failure::{Failure, FailureKind};
 use prefix_tar::job::Job;
 use prefix_tar::limits::{CONTENT_LENGTH_MAX, PROGRESS_RANGES};
-use prefix_tar::prefix::Prefix;
+use prefix_tar::prefix::{Prefix, RangeName};
 use prefix_tar::tar::RECORD_BYTES;
 use std::time::Duration;
 
@@ -20,14 +20,14 @@ const TURN: u16 = PROGRESS_RANGES as u16 + 100;
 
 /// Makes twenty invocations meet `later` after [`TURN`], and expects each to fail, and nothing to be there.
 async fn tries(
-    later: impl Fn() -> Reply + Send + Sync + Clone + 'static,
+    later: impl Fn(RangeName) -> Reply + Send + Sync + Clone + 'static,
     change: impl FnOnce(&mut EmbeddedSettings),
 ) -> Vec<Failure> {
     let source = Source::answering(move |range| {
         if range.index() < TURN {
-            Reply::Body(valid_body(2_000))
+            Reply::Body(valid_body(range, 2_000))
         } else {
-            later()
+            later(range)
         }
     })
     .await;
@@ -49,9 +49,8 @@ async fn tries(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trap_in_mid_upload_leaves_no_object() {
     // Ranges that turn large, and a cap that is too small for them: the allocator gives up, and that traps.
-    let large = valid_body(250_000);
     let failures = tries(
-        move || Reply::Body(large.clone()),
+        |range| Reply::Body(valid_body(range, 250_000)),
         |settings| settings.linear_memory_bytes_max = 2 * 1024 * 1024,
     )
     .await;
@@ -64,7 +63,7 @@ async fn a_trap_in_mid_upload_leaves_no_object() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_in_mid_upload_leaves_no_object() {
     let failures = tries(
-        || Reply::Never,
+        |_| Reply::Never,
         |settings| settings.deadline = Duration::from_secs(3),
     )
     .await;
@@ -75,7 +74,7 @@ async fn a_deadline_in_mid_upload_leaves_no_object() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_refuses_in_mid_upload_leaves_no_object() {
-    let failures = tries(|| Reply::Status(403), |_| ()).await;
+    let failures = tries(|_| Reply::Status(403), |_| ()).await;
     for failure in failures {
         assert_eq!(failure.kind, FailureKind::SourceStatus, "{failure}");
         assert!(failure.message.ends_with("answered 403"), "{failure}");

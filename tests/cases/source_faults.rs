@@ -27,7 +27,7 @@ fn every_so_many(fault: SourceFault) -> impl Fn(RangeName, u32) -> Option<Source
 }
 
 /// Faults that pass when they are met once.
-const PASSING: [SourceFault; 28] = [
+const PASSING: [SourceFault; 29] = [
     SourceFault::Closed,
     SourceFault::ResetAt(0),
     SourceFault::ResetAt(50),
@@ -48,6 +48,7 @@ const PASSING: [SourceFault; 28] = [
     SourceFault::LowerCase,
     SourceFault::LfOnly,
     SourceFault::OtherMode,
+    SourceFault::OtherRange(0),
     SourceFault::Padding,
     SourceFault::GzipDamaged,
     SourceFault::GzipBomb,
@@ -111,7 +112,7 @@ async fn always(fault: SourceFault) -> (Failure, u64, Stage) {
 const MOST: u64 = RANGE_ATTEMPTS_MAX as u64;
 
 /// Faults that last: how often each is met, what it is called, and what the message has.
-const LASTING: [(SourceFault, u64, FailureKind, &str); 19] = [
+const LASTING: [(SourceFault, u64, FailureKind, &str); 20] = [
     (
         SourceFault::Closed,
         MOST,
@@ -171,6 +172,12 @@ const LASTING: [(SourceFault, u64, FailureKind, &str); 19] = [
         MOST,
         FailureKind::RangeInvalid,
         "line 1 does not begin with 35",
+    ),
+    (
+        SourceFault::OtherRange(7),
+        MOST,
+        FailureKind::RangeInvalid,
+        "it is the body of AB007, too in 6 attempts",
     ),
     (
         SourceFault::Padding,

@@ -137,6 +137,28 @@ async fn what_the_store_denies_ends_the_run_at_once_and_is_named_by_its_code_alo
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_redirects_is_not_followed() {
+    let source = good_source().await;
+    let archive = tempfile::tempdir().expect("a folder");
+    let mirrored = run_behind(mirror(source.url(), archive.path(), "AB"), |store| {
+        let always = |_, _| Some(StoreFault::Before(307));
+        Origin::in_process("localhost", FaultyStore::new(store, Arc::default(), always))
+    })
+    .await;
+    let failed = &mirrored.outcome.failed[&prefix("AB")];
+    assert_eq!(
+        (failed.failure.kind, failed.attempts),
+        (FailureKind::StoreStatus, 1)
+    );
+    assert!(
+        failed
+            .failure
+            .message
+            .ends_with("redirects are not followed")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_over_a_socket_that_is_cut_at_any_byte_gets_the_object_again() {
     let source = good_source().await;
     for bytes in [1, 700, 60_000, 2_000_000, 4_000_000] {

@@ -14,7 +14,7 @@ pub(crate) enum SourceFault {
     ResetAt(usize),
     /// Nothing is answered, and the connection stays.
     Stall,
-    /// A byte every so often, in milliseconds.
+    /// The head, and then a byte of the body every so often, in milliseconds.
     Drip(u64),
     /// A status without a body.
     Status(u16),
@@ -36,7 +36,9 @@ pub(crate) enum SourceFault {
     LowerCase,
     /// LF without CR.
     LfOnly,
-    /// The body of a range that is none: longer suffixes.
+    /// The body of the range at this index of the prefix.
+    OtherRange(u16),
+    /// A body of the other mode: shorter suffixes.
     OtherMode,
     /// A padding line: a count of 0.
     Padding,
@@ -131,7 +133,7 @@ impl Faults {
 }
 
 /// A source's faults that pass quickly, for a soak.
-const QUICK_SOURCE_FAULTS: [SourceFault; 20] = [
+const QUICK_SOURCE_FAULTS: [SourceFault; 21] = [
     SourceFault::Closed,
     SourceFault::ResetAt(0),
     SourceFault::ResetAt(40),
@@ -150,6 +152,7 @@ const QUICK_SOURCE_FAULTS: [SourceFault; 20] = [
     SourceFault::LfOnly,
     SourceFault::OtherMode,
     SourceFault::Padding,
+    SourceFault::OtherRange(0),
     SourceFault::GzipDamaged,
     SourceFault::ChunkedGarbage,
 ];

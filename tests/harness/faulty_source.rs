@@ -5,7 +5,7 @@ use super::faults::{Faults, SourceFault};
 use super::source::{listener, valid_body};
 use flate2::{Compression, write::GzEncoder};
 use prefix_tar::limits::RANGE_BYTES_MAX;
-use prefix_tar::prefix::RangeName;
+use prefix_tar::prefix::{Prefix, RangeName};
 use prefix_tar::source::SourceUrl;
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -105,6 +105,11 @@ impl Connection {
                 continue;
             };
             self.faults.note(&fault);
+            if let SourceFault::OtherRange(index) = fault {
+                let other = (self.bodies)(range.prefix().range(index));
+                self.stream.write_all(&good(&other)).await?;
+                continue;
+            }
             if !self.answer_wrongly(fault, &body).await? {
                 return Ok(());
             }
@@ -143,14 +148,17 @@ impl Connection {
             }
             SourceFault::Stall => std::future::pending().await,
             SourceFault::Drip(milliseconds) => {
-                for byte in good(body) {
-                    self.stream.write_all(&[byte]).await?;
+                let answer = good(body);
+                let (head, body) = answer.split_at(answer.len() - body.len());
+                self.stream.write_all(head).await?;
+                for byte in body {
+                    self.stream.write_all(&[*byte]).await?;
                     tokio::time::sleep(Duration::from_millis(milliseconds)).await;
                 }
             }
             SourceFault::Endless => {
                 self.stream.write_all(&head(200, "")).await?;
-                let piece = valid_body(64 * 1024);
+                let piece = valid_body(any_range(), 64 * 1024);
                 loop {
                     self.stream.write_all(&piece).await?;
                 }
@@ -169,6 +177,11 @@ impl Connection {
         }
         Ok(true)
     }
+}
+
+/// A range for a body whose lines are not looked at.
+fn any_range() -> RangeName {
+    Prefix::from_number(0).range(0)
 }
 
 fn head(status: u16, headers: &str) -> Vec<u8> {
@@ -256,7 +269,9 @@ fn wrong(fault: SourceFault, body: &[u8]) -> (Vec<u8>, bool) {
         | SourceFault::LfOnly
         | SourceFault::OtherMode
         | SourceFault::Padding => with_body(200, "", wrong_lines(fault, body).as_bytes()),
-        SourceFault::Oversized => with_body(200, "", &valid_body(RANGE_BYTES_MAX + 39)),
+        SourceFault::Oversized => {
+            with_body(200, "", &valid_body(any_range(), RANGE_BYTES_MAX + 39))
+        }
         SourceFault::GzipDamaged => {
             let mut damaged = gzip(body);
             let middle = damaged.len() / 2;
@@ -284,6 +299,7 @@ fn wrong(fault: SourceFault, body: &[u8]) -> (Vec<u8>, bool) {
         | SourceFault::Stall
         | SourceFault::Drip(_)
         | SourceFault::Endless
+        | SourceFault::OtherRange(_)
         | SourceFault::Truncated => unreachable!("not an answer of its own"),
     };
     (answer, false)

@@ -72,11 +72,12 @@ async fn answer(reply: Reply) -> Response<Full<Bytes>> {
     }
 }
 
-/// A valid body of about `bytes`: never more, and less by a line at the most.
-pub(crate) fn valid_body(bytes: usize) -> Bytes {
+/// A valid body of a range, of about `bytes`: never more, and less by a line at the most.
+pub(crate) fn valid_body(range: RangeName, bytes: usize) -> Bytes {
     const LINE_BYTES: usize = 35 + ":1\r\n".len();
+    let index = range.index();
     let lines: String = (0..bytes / LINE_BYTES)
-        .map(|number| format!("{number:035X}:1\r\n"))
+        .map(|number| format!("{number:031X}{index:04X}:1\r\n"))
         .collect();
     Bytes::from(lines)
 }
