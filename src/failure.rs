@@ -43,6 +43,8 @@ pub enum FailureKind {
     Died,
     /// The invocation was stopped at its deadline.
     Deadline,
+    /// The component itself could not be reached. Never from the component.
+    HostUnreachable,
     /// The destination could not be prepared, or did not take the report. Never from the component.
     Destination,
 }
@@ -68,6 +70,7 @@ impl FailureKind {
             Self::StoreChecksum => "store_checksum",
             Self::Died => "died",
             Self::Deadline => "deadline",
+            Self::HostUnreachable => "host_unreachable",
             Self::Destination => "destination",
         }
     }

@@ -1,5 +1,6 @@
 //! What a test needs around it: a source, a destination, a host, and programs of others.
 
+pub(crate) mod component_server;
 pub(crate) mod faults;
 pub(crate) mod faulty_source;
 pub(crate) mod faulty_store;
@@ -19,7 +20,7 @@ use orchestrator::generate::Recipe;
 use orchestrator::host::embedded::{EmbeddedHost, EmbeddedSettings, Origin};
 use orchestrator::host::{Host as _, InvocationProgress};
 use orchestrator::local_store::LocalStore;
-use orchestrator::mirror::{Mirror, Mirrored};
+use orchestrator::mirror::{HostChoice, Mirror, Mirrored};
 use orchestrator::plan::PrefixSet;
 use prefix_tar::configuration::{SOURCE_ENCODING, SOURCE_URL};
 use prefix_tar::failure::Failure;
@@ -77,7 +78,9 @@ pub(crate) fn mirror(source: &SourceUrl, folder: &Path, prefixes: &str) -> Mirro
         deadline: DEADLINE,
         ca_file: None,
         force: false,
-        component_file: None,
+        host: HostChoice::Embedded {
+            component_file: None,
+        },
     }
 }
 
@@ -102,7 +105,7 @@ pub(crate) async fn run_behind(
 pub(crate) async fn run_into(mirror: Mirror, destination: FolderDestination) -> Mirrored {
     let (sender, mut updates) = tokio::sync::mpsc::channel(UPDATES_MAX);
     let drained = tokio::spawn(async move { while updates.recv().await.is_some() {} });
-    let host = mirror.host().await.expect("a host");
+    let host = mirror.embedded_host(None).await.expect("a host");
     let mirrored = mirror
         .run_into(destination, host, Stop::default(), sender)
         .await

@@ -12,6 +12,7 @@
 //! - `soak`: everything fails now and then
 //! - `limits`: bounds that a peer meets over the wire
 //! - `secrets`: nobody sees them who does not need them
+//! - `remote`: components that run elsewhere
 //! - `door`: what the component answers to what is no job
 //! - `damage`: `verify` finds it
 //! - `range_api`: what `serve` answers
@@ -30,6 +31,7 @@ mod cases {
     mod local_store;
     mod memory;
     mod range_api;
+    mod remote;
     mod resume;
     mod secrets;
     mod soak;

@@ -7,6 +7,7 @@ mod log;
 mod run;
 mod serve;
 mod store;
+mod token;
 mod verify;
 
 use crate::dispatch::Stop;
@@ -50,6 +51,7 @@ enum Command {
     Generate(generate::Generate),
     Serve(serve::Serve),
     Store(store::Store),
+    Token(token::Token),
 }
 
 /// How a command ended.
@@ -109,6 +111,7 @@ impl Command {
             Self::Generate(command) => command.run(stop).await,
             Self::Serve(command) => command.run(stop).await,
             Self::Store(command) => command.run(stop).await,
+            Self::Token(command) => command.run(),
         }
     }
 }

@@ -219,8 +219,7 @@ pub async fn run(
             }
             Some(Ok(Err(failed))) => {
                 failures_in_a_row += 1;
-                if failed.failure.kind == FailureKind::StoreDenied {
-                    // What is denied for one is denied for all.
+                if ends_the_run(failed.failure.kind) {
                     failures_in_a_row = FAILURES_IN_A_ROW_MAX;
                 }
                 outcome.failed.insert(failed.prefix, failed.clone());
@@ -240,6 +239,14 @@ pub async fn run(
         })
         .collect();
     outcome
+}
+
+/// Whether what failed one prefix fails them all: what is denied or set up wrongly is so for each.
+const fn ends_the_run(kind: FailureKind) -> bool {
+    matches!(
+        kind,
+        FailureKind::StoreDenied | FailureKind::Unauthorized | FailureKind::Configuration
+    )
 }
 
 /// Whoever shows updates may be gone; the run goes on.

@@ -3,6 +3,7 @@
 
 pub mod answer;
 pub mod embedded;
+pub mod remote;
 
 use prefix_tar::failure::Failure;
 use prefix_tar::job::{Job, Report};

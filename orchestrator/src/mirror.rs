@@ -1,10 +1,11 @@
-//! The main job in one call: from a source to a folder, one component invocation per prefix, on the embedded
-//! host. It puts destination, host, dispatch and manifest together; each does its own part.
+//! The main job in one call: from a source to a folder, one component invocation per prefix. It puts destination, host, dispatch and manifest together; each does its own part.
 
 use crate::destination::Destination;
 use crate::destination::folder::FolderDestination;
 use crate::dispatch::{self, Outcome, Settings, Stop, StoredPrefix, Update};
+use crate::host::Host;
 use crate::host::embedded::{EmbeddedHost, EmbeddedSettings, Origin};
+use crate::host::remote::{ComponentUrl, RemoteHost};
 use crate::manifest::Manifest;
 use crate::plan::PrefixSet;
 use crate::resume;
@@ -13,11 +14,32 @@ use jiff::Timestamp;
 use prefix_tar::configuration::{SOURCE_ENCODING, SOURCE_URL};
 use prefix_tar::prefix::Prefix;
 use prefix_tar::source::{Encoding, SourceUrl};
+use prefix_tar::token::Token;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+
+/// What runs the component.
+#[derive(Clone, Debug)]
+pub enum HostChoice {
+    /// wasmtime in this process.
+    Embedded {
+        /// A component file instead of the one that the orchestrator carries.
+        component_file: Option<PathBuf>,
+    },
+    /// Components elsewhere.
+    Remote {
+        /// Where they are.
+        components: Vec<ComponentUrl>,
+        /// What opens their door.
+        token: Arc<Token>,
+        /// Where the folder's store listens for them.
+        store: SocketAddr,
+    },
+}
 
 /// What to mirror, and how.
 #[derive(Clone, Debug)]
@@ -38,8 +60,8 @@ pub struct Mirror {
     pub ca_file: Option<PathBuf>,
     /// Whether what an earlier run has left whole is done again, too.
     pub force: bool,
-    /// A component file instead of the one that the orchestrator carries.
-    pub component_file: Option<PathBuf>,
+    /// What runs the component.
+    pub host: HostChoice,
 }
 
 /// How it ended, and how long it took.
@@ -58,12 +80,34 @@ impl Mirror {
     /// The destination, the component or the CA file is not usable, or the manifest cannot be written. That
     /// a prefix failed is in the outcome.
     pub async fn run(self, stop: Stop, updates: mpsc::Sender<Update>) -> anyhow::Result<Mirrored> {
-        // A key is generated and the component compiled at the same time.
-        let (destination, host) = tokio::try_join!(
-            FolderDestination::open(&self.folder, self.deadline),
-            self.host()
-        )?;
-        self.run_into(destination, host, stop, updates).await
+        let (folder, deadline) = (&self.folder, self.deadline);
+        match &self.host {
+            HostChoice::Embedded { component_file } => {
+                // A key is generated and the component compiled at the same time.
+                let (destination, host) = tokio::try_join!(
+                    FolderDestination::open(folder, deadline),
+                    self.embedded_host(component_file.clone())
+                )?;
+                self.run_into(destination, host, stop, updates).await
+            }
+            HostChoice::Remote {
+                components,
+                token,
+                store,
+            } => {
+                let destination =
+                    FolderDestination::open_listening(folder, deadline, *store).await?;
+                let host = RemoteHost::new(
+                    components.clone(),
+                    token,
+                    self.source.clone(),
+                    deadline,
+                    self.ca_file.as_deref(),
+                )?;
+                self.run_on(destination, Arc::new(host), stop, updates)
+                    .await
+            }
+        }
     }
 
     /// The same, into a destination that is open already, on a host that is ready.
@@ -78,6 +122,17 @@ impl Mirror {
         updates: mpsc::Sender<Update>,
     ) -> anyhow::Result<Mirrored> {
         host.allow_upload(destination.origin().clone());
+        self.run_on(destination, Arc::new(host), stop, updates)
+            .await
+    }
+
+    async fn run_on(
+        &self,
+        destination: FolderDestination,
+        host: Arc<dyn Host>,
+        stop: Stop,
+        updates: mpsc::Sender<Update>,
+    ) -> anyhow::Result<Mirrored> {
         if let Some(owner) = destination.took_over_from() {
             let owner = owner.to_string();
             let _ = updates.send(Update::TookOver { owner }).await;
@@ -100,7 +155,7 @@ impl Mirror {
         let left = self.prefixes.iter();
         let mut outcome = dispatch::run(
             left.filter(|prefix| !kept.contains_key(prefix)),
-            Arc::new(host),
+            host,
             Arc::<FolderDestination>::clone(&destination),
             self.settings,
             stop,
@@ -120,11 +175,14 @@ impl Mirror {
         Ok(Mirrored { outcome, elapsed })
     }
 
-    /// The host that the run asks for.
+    /// The embedded host as the run asks for it.
     ///
     /// # Errors
     /// The component or the CA file is not usable.
-    pub async fn host(&self) -> anyhow::Result<EmbeddedHost> {
+    pub async fn embedded_host(
+        &self,
+        component_file: Option<PathBuf>,
+    ) -> anyhow::Result<EmbeddedHost> {
         let encoding = self
             .encoding
             .unwrap_or(if self.source.authority().is_loopback() {
@@ -140,8 +198,7 @@ impl Mirror {
         let mut settings = EmbeddedSettings::new(environment, origins);
         settings.deadline = self.deadline;
         settings.ca_file.clone_from(&self.ca_file);
-        let file = self.component_file.clone();
-        tokio::task::spawn_blocking(move || match file {
+        tokio::task::spawn_blocking(move || match component_file {
             None => EmbeddedHost::new(settings),
             Some(file) => {
                 let shown = file.display();

@@ -7,7 +7,7 @@ use crate::dispatch::{Settings, Stop, StoredPrefix};
 use crate::figures;
 use crate::generate::Recipe;
 use crate::host::embedded::DEADLINE_DEFAULT;
-use crate::mirror::{Mirror, Mirrored};
+use crate::mirror::{HostChoice, Mirror, Mirrored};
 use crate::plan::PrefixSet;
 use crate::progress::Style;
 use crate::range_api;
@@ -91,7 +91,9 @@ impl Demo {
             deadline: DEADLINE_DEFAULT,
             ca_file: None,
             force: false,
-            component_file: None,
+            host: HostChoice::Embedded {
+                component_file: None,
+            },
         };
         tell(&format!(
             "mirroring http://{} into {}",

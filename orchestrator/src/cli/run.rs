@@ -6,7 +6,9 @@ use crate::destination::DestinationName;
 use crate::dispatch::{FailedPrefix, Outcome, PARALLEL_MAX, Settings, Stop, UPDATES_MAX};
 use crate::figures;
 use crate::host::embedded::DEADLINE_DEFAULT;
-use crate::mirror::{Mirror, Mirrored};
+use crate::host::remote::ComponentUrl;
+use crate::invoke_token;
+use crate::mirror::{HostChoice, Mirror, Mirrored};
 use crate::plan::PrefixSet;
 use crate::progress::{self, Style};
 use crate::retry::FIRST_WAIT_MAX;
@@ -16,7 +18,9 @@ use prefix_tar::prefix::Prefix;
 use prefix_tar::source::{Encoding, PWNED_PASSWORDS_URL, SourceUrl};
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -26,6 +30,7 @@ Examples:
   orchestrator run --to /srv/pwned --prefixes 00-1F,AB
   orchestrator run --source http://127.0.0.1:8080 --to ./archive -p 2
   orchestrator run --to /srv/pwned --force            what a monthly job runs: all of it anew
+  orchestrator run --component http://127.0.0.1:3000 --token-file ./token
   orchestrator run --json | jq -c 'select(.event == \"stored\")'";
 
 /// Mirror a range API: one tar, one report per prefix, and a manifest when all are there
@@ -51,8 +56,11 @@ pub(super) struct Run {
     ca_file: Option<PathBuf>,
 
     /// Run this component instead of the one that the orchestrator carries
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "components")]
     component_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    remote: Remote,
 
     /// Mirror everything anew, also what an earlier run has left whole
     #[arg(long)]
@@ -79,6 +87,44 @@ pub(super) struct Prefixes {
 impl Prefixes {
     pub(super) fn or_all(self) -> PrefixSet {
         self.first.or(self.listed).unwrap_or_else(PrefixSet::all)
+    }
+}
+
+/// Components that run elsewhere.
+#[derive(Debug, Args)]
+pub(super) struct Remote {
+    /// A component that runs elsewhere (spin up, wasmtime serve, a cluster); several share the prefixes
+    #[arg(long = "component", value_name = "URL")]
+    components: Vec<ComponentUrl>,
+
+    /// The file with their bearer token, as `orchestrator token` makes one  [default: $PREFIX_TAR_TOKEN]
+    #[arg(long, value_name = "FILE", requires = "components")]
+    token_file: Option<PathBuf>,
+
+    /// Where the archive's store listens for them; let UPLOAD_AUTHORITIES of the component name it
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:9000",
+        requires = "components"
+    )]
+    store_listen: SocketAddr,
+}
+
+impl Remote {
+    fn host(self, component_file: Option<PathBuf>) -> anyhow::Result<HostChoice> {
+        if self.components.is_empty() {
+            return Ok(HostChoice::Embedded { component_file });
+        }
+        let token = match &self.token_file {
+            Some(file) => invoke_token::read(file)?,
+            None => invoke_token::from_environment()?,
+        };
+        Ok(HostChoice::Remote {
+            components: self.components,
+            token: Arc::new(token),
+            store: self.store_listen,
+        })
     }
 }
 
@@ -143,7 +189,7 @@ impl Run {
             deadline: self.tuning.deadline(),
             ca_file: self.ca_file,
             force: self.force,
-            component_file: self.component_file,
+            host: self.remote.host(self.component_file)?,
         };
         let style = match (self.json, std::io::stderr().is_terminal()) {
             (true, _) => Style::Json,

@@ -7,6 +7,7 @@ pub use lock::LockOwner;
 
 use super::{Destination, StoredObject};
 use crate::host::embedded::{InProcess, Origin};
+use crate::http_server::HttpServer;
 use crate::local_store::objects::{GenerationMatch, Objects, current_generation};
 use crate::local_store::{Buckets, LocalStore, trusting};
 use crate::manifest::{MANIFEST_NAME, Manifest, object_name, report_name};
@@ -20,10 +21,12 @@ use prefix_tar::prefix::Prefix;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 use wasmtime_wasi_http::{Error, WasiBody};
 
@@ -48,6 +51,8 @@ pub struct FolderDestination {
     origin: Origin,
     store: Arc<LocalStore>,
     objects: Arc<Objects>,
+    /// Where the store is on a socket.
+    server: Option<HttpServer>,
     lock: FolderLock,
 }
 
@@ -62,6 +67,34 @@ impl FolderDestination {
             Origin::in_process(AUTHORITY, store)
         })
         .await
+    }
+
+    /// The same, with the store on a socket, for a component that is not in this process.
+    ///
+    /// # Errors
+    /// As [`Self::open`], or the address is taken.
+    pub async fn open_listening(
+        folder: &Path,
+        deadline: Duration,
+        address: SocketAddr,
+    ) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            address.ip().is_loopback(),
+            "the store of a folder listens on loopback only, and {} is not",
+            address.ip()
+        );
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("the store cannot listen on {address}"))?;
+        let address = listener.local_addr()?;
+        let mut server = None;
+        let mut destination = Self::open_behind(folder, deadline, |store| {
+            server = Some(store.start(listener));
+            Origin::new(false, &address.to_string())
+        })
+        .await?;
+        destination.server = server.transpose()?;
+        Ok(destination)
     }
 
     /// The same, where something stands between the component and the store: `front` says where the component
@@ -99,6 +132,7 @@ impl FolderDestination {
             expiry: deadline + EXPIRY_MARGIN,
             store,
             objects,
+            server: None,
             lock,
         })
     }
@@ -115,6 +149,9 @@ impl FolderDestination {
 
     /// Waits until the uploads under way have ended.
     pub async fn close(self) {
+        if let Some(server) = self.server {
+            server.stop().await;
+        }
         if timeout(CLOSE_TIMEOUT, self.store.uploads_ended())
             .await
             .is_err()

@@ -1,0 +1,34 @@
+//! `token`: a bearer token for components that run elsewhere, and the digest that they are configured with.
+
+use super::{End, print};
+use crate::invoke_token;
+use clap::Args;
+use prefix_tar::configuration::INVOKE_TOKEN_SHA256;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  orchestrator token --token-file ./token        prints INVOKE_TOKEN_SHA256=... for the component";
+
+/// Make a bearer token for components that run elsewhere, and print the digest that they want
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Token {
+    /// The file that the token is kept in: made, if it is not there, for its owner alone
+    #[arg(long, value_name = "FILE", default_value = "./prefix-tar-token")]
+    token_file: PathBuf,
+}
+
+impl Token {
+    pub(super) fn run(&self) -> anyhow::Result<End> {
+        let token = if self.token_file.exists() {
+            invoke_token::read(&self.token_file)?
+        } else {
+            let token = invoke_token::generate()?;
+            invoke_token::write(&token, &self.token_file)?;
+            token
+        };
+        print(&format!("{INVOKE_TOKEN_SHA256}={}", token.digest()));
+        Ok(End::Done)
+    }
+}
