@@ -4,6 +4,7 @@ pub(crate) mod component_server;
 pub(crate) mod faults;
 pub(crate) mod faulty_source;
 pub(crate) mod faulty_store;
+pub(crate) mod hosts;
 pub(crate) mod nginx;
 pub(crate) mod program;
 pub(crate) mod source;

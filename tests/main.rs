@@ -12,6 +12,7 @@
 //! - `soak`: everything fails now and then
 //! - `limits`: bounds that a peer meets over the wire
 //! - `secrets`: nobody sees them who does not need them
+//! - `hosts`: the same component file on every host that there is
 //! - `remote`: components that run elsewhere
 //! - `door`: what the component answers to what is no job
 //! - `damage`: `verify` finds it
@@ -27,6 +28,7 @@ mod cases {
     mod damage;
     mod death;
     mod door;
+    mod hosts;
     mod limits;
     mod local_store;
     mod memory;

@@ -147,17 +147,22 @@ impl FolderDestination {
         self.lock.took_over_from()
     }
 
-    /// Waits until the uploads under way have ended.
-    pub async fn close(self) {
-        if let Some(server) = self.server {
-            server.stop().await;
-        }
+    /// Waits until the uploads under way have ended, one way or the other.
+    pub async fn uploads_ended(&self) {
         if timeout(CLOSE_TIMEOUT, self.store.uploads_ended())
             .await
             .is_err()
         {
-            tracing::warn!("uploads were still under way when the store was closed");
+            tracing::warn!("uploads are still under way after a while");
         }
+    }
+
+    /// Ends the store once the uploads under way have ended.
+    pub async fn close(mut self) {
+        if let Some(server) = self.server.take() {
+            server.stop().await;
+        }
+        self.uploads_ended().await;
     }
 }
 

@@ -1,0 +1,189 @@
+//! The same component file on every host: the same bytes, the same cap, the same closed door, and nothing left of an
+//! invocation that dies.
+
+use crate::harness::faults::SourceFault;
+use crate::harness::faulty_source::{FaultySource, body_of};
+use crate::harness::hosts::{RunningHost, Setup, every_host};
+use crate::harness::program::measured;
+use crate::harness::source::{listener, valid_body};
+use crate::harness::{DEADLINE, expected_tar, files_of, prefix};
+use orchestrator::destination::Destination as _;
+use orchestrator::destination::folder::FolderDestination;
+use orchestrator::host::FailedInvocation;
+use prefix_tar::failure::FailureKind;
+use prefix_tar::job::{Job, Report};
+use prefix_tar::limits::{CONTENT_LENGTH_MAX, LINEAR_MEMORY_BYTES_MAX, RANGE_BYTES_MAX};
+use prefix_tar::tar::RECORD_BYTES;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+const LINES: u64 = 5;
+
+/// A folder whose store is on a socket.
+struct Store {
+    folder: tempfile::TempDir,
+    destination: FolderDestination,
+    address: SocketAddr,
+}
+
+impl Store {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let address = listener().await.local_addr().expect("an address");
+        let open = FolderDestination::open_listening(folder.path(), DEADLINE, address);
+        Self {
+            destination: open.await.expect("a destination"),
+            folder,
+            address,
+        }
+    }
+
+    /// Has a host mirror prefix AB.
+    async fn invoke(
+        &self,
+        host: &RunningHost,
+        content_length: Option<u64>,
+    ) -> Result<Report, FailedInvocation> {
+        let ab = prefix("AB");
+        let job = Job {
+            prefix: ab,
+            upload: self.destination.prepare(ab).await.expect("signed"),
+            content_length,
+            window: None,
+        };
+        host.host.invoke(job, &|_| ()).await
+    }
+
+    /// What has the tar's name, or is on its way to have it.
+    fn objects(&self) -> Vec<String> {
+        let names = files_of(self.folder.path()).into_keys();
+        names
+            .filter(|name| name.contains("tar") && !name.ends_with(".lock"))
+            .collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_host_stores_the_same_bytes_within_the_cap() {
+    let source = FaultySource::start(|range| body_of(range, LINES), |_, _| None).await;
+    let store = Store::start().await;
+    let expected = expected_tar("AB", |range| body_of(range, LINES));
+    for host in every_host(&Setup::new(source.url(), store.address)).await {
+        let began = Instant::now();
+        let report = store.invoke(&host, None).await;
+        let report = report.unwrap_or_else(|failed| panic!("{}: {}", host.name, failed.failure));
+        let tar = std::fs::read(store.folder.path().join("AB.tar")).expect("a tar");
+        assert!(tar == expected, "{}: the tar is another", host.name);
+        assert!(report.linear_memory_peak <= LINEAR_MEMORY_BYTES_MAX as u64);
+        measured(&format!(
+            "| {} | 4,096 ranges in {:.2} s | {:.1} MiB of linear memory |",
+            host.name,
+            began.elapsed().as_secs_f64(),
+            report.linear_memory_peak as f64 / 1_048_576.0
+        ));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_every_host_ranges_of_the_largest_size_stay_within_the_cap_and_larger_ones_are_named() {
+    let large = |bytes| move |range| valid_body(range, bytes).to_vec();
+    let (largest, larger) = (
+        FaultySource::start(large(RANGE_BYTES_MAX), |_, _| None).await,
+        FaultySource::start(large(1024 * 1024), |_, _| None).await,
+    );
+    let store = Store::start().await;
+    for host in every_host(&Setup::new(largest.url(), store.address)).await {
+        let report = store.invoke(&host, None).await;
+        let report = report.unwrap_or_else(|failed| panic!("{}: {}", host.name, failed.failure));
+        assert!(report.linear_memory_peak <= LINEAR_MEMORY_BYTES_MAX as u64);
+        measured(&format!(
+            "| {} | ranges of 256 KiB | {:.2} MiB of linear memory |",
+            host.name,
+            report.linear_memory_peak as f64 / 1_048_576.0
+        ));
+    }
+    for host in every_host(&Setup::new(larger.url(), store.address)).await {
+        let failed = store.invoke(&host, None).await.expect_err("too large");
+        assert_eq!(
+            failed.failure.kind,
+            FailureKind::RangeTooLarge,
+            "{}",
+            host.name
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_every_host_an_invocation_that_dies_in_mid_upload_leaves_no_object() {
+    let refusing = FaultySource::start(
+        |range| body_of(range, LINES),
+        |range, _| (range.index() >= 0x400).then_some(SourceFault::Status(403)),
+    )
+    .await;
+    // Ranges that turn large, and a memory that is too small for them: the allocator gives up, and that traps.
+    let swelling = FaultySource::start(
+        |range| match range.index() {
+            0..0x400 => body_of(range, LINES),
+            _ => valid_body(range, 250_000).to_vec(),
+        },
+        |_, _| None,
+    )
+    .await;
+    let store = Store::start().await;
+    let far_too_long = Some(CONTENT_LENGTH_MAX / RECORD_BYTES * RECORD_BYTES);
+    let refused = Setup::new(refusing.url(), store.address);
+    let trapped = Setup {
+        linear_memory_bytes_max: 2 * 1024 * 1024,
+        ..Setup::new(swelling.url(), store.address)
+    };
+    for (setup, kind) in [
+        (refused, FailureKind::SourceStatus),
+        (trapped, FailureKind::Died),
+    ] {
+        for host in every_host(&setup).await {
+            for _ in 0..3 {
+                let failed = store
+                    .invoke(&host, far_too_long)
+                    .await
+                    .expect_err("it dies");
+                assert_eq!(
+                    failed.failure.kind, kind,
+                    "{}: {}",
+                    host.name, failed.failure
+                );
+            }
+            drop(host);
+            store.destination.uploads_ended().await;
+            assert_eq!(store.objects(), Vec::<String>::new());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_host_lets_a_wrong_token_or_another_store_in() {
+    let source = FaultySource::start(|range| body_of(range, LINES), |_, _| None).await;
+    let store = Store::start().await;
+    let wrong_token = Setup {
+        has_wrong_token: true,
+        ..Setup::new(source.url(), store.address)
+    };
+    let other_store = Setup::new(
+        source.url(),
+        listener().await.local_addr().expect("an address"),
+    );
+    for (setup, kind) in [
+        (wrong_token, FailureKind::Unauthorized),
+        (other_store, FailureKind::BadJob),
+    ] {
+        for host in every_host(&setup).await {
+            let failed = store.invoke(&host, None).await.expect_err("refused");
+            assert_eq!(
+                failed.failure.kind, kind,
+                "{}: {}",
+                host.name, failed.failure
+            );
+        }
+    }
+    assert_eq!(source.faults().range_requests(), 0, "nothing was fetched");
+    assert_eq!(store.objects(), Vec::<String>::new());
+}
