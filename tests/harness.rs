@@ -14,8 +14,9 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use orchestrator::destination::Destination as _;
+use orchestrator::destination::bucket::ObjectOptions;
 use orchestrator::destination::folder::FolderDestination;
+use orchestrator::destination::{Destination as _, DestinationName};
 use orchestrator::dispatch::{Settings, Stop, UPDATES_MAX};
 use orchestrator::generate::Recipe;
 use orchestrator::host::embedded::{EmbeddedHost, EmbeddedSettings, Origin};
@@ -68,7 +69,8 @@ pub(crate) fn prefix(text: &str) -> Prefix {
 pub(crate) fn mirror(source: &SourceUrl, folder: &Path, prefixes: &str) -> Mirror {
     Mirror {
         source: source.clone(),
-        folder: folder.to_owned(),
+        to: DestinationName::Folder(folder.to_owned()),
+        object_options: ObjectOptions::default(),
         prefixes: prefix_set(prefixes),
         settings: Settings {
             parallel: 2,
@@ -87,9 +89,16 @@ pub(crate) fn mirror(source: &SourceUrl, folder: &Path, prefixes: &str) -> Mirro
 
 /// Runs the main job; what is told on the way is not looked at.
 pub(crate) async fn run(mirror: Mirror) -> Mirrored {
-    let open = FolderDestination::open(&mirror.folder, mirror.deadline);
+    let open = FolderDestination::open(folder_of(&mirror), mirror.deadline);
     let destination = open.await.expect("a destination");
     run_into(mirror, destination).await
+}
+
+fn folder_of(mirror: &Mirror) -> &Path {
+    match &mirror.to {
+        DestinationName::Folder(folder) => folder,
+        DestinationName::Bucket(path) => panic!("{path} is no folder"),
+    }
 }
 
 /// Runs the main job with something between the component and the store.
@@ -97,7 +106,7 @@ pub(crate) async fn run_behind(
     mirror: Mirror,
     front: impl FnOnce(Arc<LocalStore>) -> Origin,
 ) -> Mirrored {
-    let open = FolderDestination::open_behind(&mirror.folder, mirror.deadline, front);
+    let open = FolderDestination::open_behind(folder_of(&mirror), mirror.deadline, front);
     let destination = open.await.expect("a destination");
     run_into(mirror, destination).await
 }
@@ -106,7 +115,7 @@ pub(crate) async fn run_behind(
 pub(crate) async fn run_into(mirror: Mirror, destination: FolderDestination) -> Mirrored {
     let (sender, mut updates) = tokio::sync::mpsc::channel(UPDATES_MAX);
     let drained = tokio::spawn(async move { while updates.recv().await.is_some() {} });
-    let host = mirror.embedded_host(None).await.expect("a host");
+    let host = mirror.embedded_host().await.expect("a host");
     let mirrored = mirror
         .run_into(destination, host, Stop::default(), sender)
         .await

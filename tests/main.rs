@@ -12,6 +12,7 @@
 //! - `soak`: everything fails now and then
 //! - `limits`: bounds that a peer meets over the wire
 //! - `secrets`: nobody sees them who does not need them
+//! - `bucket`: `gs://`, by signed URLs alone
 //! - `hosts`: the same component file on every host that there is
 //! - `remote`: components that run elsewhere
 //! - `door`: what the component answers to what is no job
@@ -24,6 +25,7 @@ mod harness;
 
 mod cases {
     mod archive;
+    mod bucket;
     mod command_line;
     mod damage;
     mod death;

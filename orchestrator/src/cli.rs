@@ -45,7 +45,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Run(run::Run),
+    Run(Box<run::Run>),
     Verify(verify::Verify),
     Demo(demo::Demo),
     Generate(generate::Generate),

@@ -1,11 +1,14 @@
 //! Where the archive goes: what `dispatch` asks of a destination.
 //! When it asks is left to dispatch; how an object is written, to the component and the store.
 
+pub mod bucket;
 pub mod folder;
 
 use crate::manifest::Manifest;
+use bucket::{BucketPath, BucketPathError};
 use prefix_tar::job::{Crc32c, Report, Upload};
 use prefix_tar::prefix::Prefix;
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -53,6 +56,14 @@ pub trait Destination: Send + Sync {
 
     /// Writes the manifest, whole or not at all.
     async fn write_manifest(&self, manifest: &Manifest) -> anyhow::Result<()>;
+
+    /// The run that had the destination and died without letting go, where there was one and that is known.
+    fn took_over_from(&self) -> Option<String> {
+        None
+    }
+
+    /// Ends what the destination has under way.
+    async fn close(&self) {}
 }
 
 /// A destination as it is typed.
@@ -60,16 +71,32 @@ pub trait Destination: Send + Sync {
 pub enum DestinationName {
     /// A local folder.
     Folder(PathBuf),
+    /// A path in a bucket of Google Cloud Storage.
+    Bucket(BucketPath),
+}
+
+impl fmt::Display for DestinationName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(folder) => folder.display().fmt(formatter),
+            Self::Bucket(path) => path.fmt(formatter),
+        }
+    }
 }
 
 /// Why a text names no destination.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DestinationNameError {
     /// Nothing at all.
-    #[error("a destination is a folder")]
+    #[error("a destination is a folder, or gs://bucket/path")]
     Empty,
+    /// No path in a bucket.
+    #[error("`{0}` is no path in a bucket: {1}")]
+    Bucket(String, BucketPathError),
     /// A scheme that is not served.
-    #[error("`{0}` is not a destination that this version can write to; name a local folder")]
+    #[error(
+        "`{0}` is not a destination that this version can write to; name a local folder, or gs://bucket/path"
+    )]
     Scheme(String),
 }
 
@@ -79,6 +106,10 @@ impl FromStr for DestinationName {
     fn from_str(text: &str) -> Result<Self, DestinationNameError> {
         if text.is_empty() {
             Err(DestinationNameError::Empty)
+        } else if text.starts_with("gs://") {
+            text.parse()
+                .map(Self::Bucket)
+                .map_err(|error| DestinationNameError::Bucket(text.to_owned(), error))
         } else if text.contains("://") {
             Err(DestinationNameError::Scheme(text.to_owned()))
         } else {

@@ -1,7 +1,8 @@
-//! The main job in one call: from a source to a folder, one component invocation per prefix. It puts destination, host, dispatch and manifest together; each does its own part.
+//! The main job in one call: from a source to a destination, one component invocation per prefix. It puts destination, host, dispatch and manifest together; each does its own part.
 
-use crate::destination::Destination;
+use crate::destination::bucket::{BucketDestination, ObjectOptions};
 use crate::destination::folder::FolderDestination;
+use crate::destination::{Destination, DestinationName};
 use crate::dispatch::{self, Outcome, Settings, Stop, StoredPrefix, Update};
 use crate::host::Host;
 use crate::host::embedded::{EmbeddedHost, EmbeddedSettings, Origin};
@@ -31,14 +32,18 @@ pub enum HostChoice {
         component_file: Option<PathBuf>,
     },
     /// Components elsewhere.
-    Remote {
-        /// Where they are.
-        components: Vec<ComponentUrl>,
-        /// What opens their door.
-        token: Arc<Token>,
-        /// Where the folder's store listens for them.
-        store: SocketAddr,
-    },
+    Remote(RemoteComponents),
+}
+
+/// Components that run elsewhere.
+#[derive(Clone, Debug)]
+pub struct RemoteComponents {
+    /// Where they are.
+    pub components: Vec<ComponentUrl>,
+    /// What opens their door.
+    pub token: Arc<Token>,
+    /// Where the store of a folder listens for them.
+    pub store: SocketAddr,
 }
 
 /// What to mirror, and how.
@@ -46,8 +51,10 @@ pub enum HostChoice {
 pub struct Mirror {
     /// The source.
     pub source: SourceUrl,
-    /// The archive's folder.
-    pub folder: PathBuf,
+    /// Where the archive goes.
+    pub to: DestinationName,
+    /// How objects of a bucket are stored.
+    pub object_options: ObjectOptions,
     /// Which prefixes.
     pub prefixes: PrefixSet,
     /// How the run is dispatched.
@@ -80,34 +87,53 @@ impl Mirror {
     /// The destination, the component or the CA file is not usable, or the manifest cannot be written. That
     /// a prefix failed is in the outcome.
     pub async fn run(self, stop: Stop, updates: mpsc::Sender<Update>) -> anyhow::Result<Mirrored> {
-        let (folder, deadline) = (&self.folder, self.deadline);
-        match &self.host {
-            HostChoice::Embedded { component_file } => {
+        let deadline = self.deadline;
+        match (&self.to, &self.host) {
+            (DestinationName::Folder(folder), HostChoice::Embedded { .. }) => {
                 // A key is generated and the component compiled at the same time.
                 let (destination, host) = tokio::try_join!(
                     FolderDestination::open(folder, deadline),
-                    self.embedded_host(component_file.clone())
+                    self.embedded_host()
                 )?;
                 self.run_into(destination, host, stop, updates).await
             }
-            HostChoice::Remote {
-                components,
-                token,
-                store,
-            } => {
-                let destination =
-                    FolderDestination::open_listening(folder, deadline, *store).await?;
-                let host = RemoteHost::new(
-                    components.clone(),
-                    token,
-                    self.source.clone(),
+            (DestinationName::Folder(folder), HostChoice::Remote(remote)) => {
+                let listening = FolderDestination::open_listening(folder, deadline, remote.store);
+                let destination = listening.await?;
+                let host = self.remote_host(remote)?;
+                self.run_on(Arc::new(destination), host, stop, updates)
+                    .await
+            }
+            (DestinationName::Bucket(path), host) => {
+                let destination = BucketDestination::open(
+                    path.clone(),
+                    &self.object_options,
                     deadline,
                     self.ca_file.as_deref(),
                 )?;
-                self.run_on(destination, Arc::new(host), stop, updates)
+                let host: Arc<dyn Host> = match host {
+                    HostChoice::Remote(remote) => self.remote_host(remote)?,
+                    HostChoice::Embedded { .. } => {
+                        let mut host = self.embedded_host().await?;
+                        host.allow_upload(destination.origin().clone());
+                        Arc::new(host)
+                    }
+                };
+                self.run_on(Arc::new(destination), host, stop, updates)
                     .await
             }
         }
+    }
+
+    fn remote_host(&self, remote: &RemoteComponents) -> anyhow::Result<Arc<dyn Host>> {
+        let host = RemoteHost::new(
+            remote.components.clone(),
+            &remote.token,
+            self.source.clone(),
+            self.deadline,
+            self.ca_file.as_deref(),
+        )?;
+        Ok(Arc::new(host))
     }
 
     /// The same, into a destination that is open already, on a host that is ready.
@@ -122,22 +148,20 @@ impl Mirror {
         updates: mpsc::Sender<Update>,
     ) -> anyhow::Result<Mirrored> {
         host.allow_upload(destination.origin().clone());
-        self.run_on(destination, Arc::new(host), stop, updates)
+        self.run_on(Arc::new(destination), Arc::new(host), stop, updates)
             .await
     }
 
     async fn run_on(
         &self,
-        destination: FolderDestination,
+        destination: Arc<dyn Destination>,
         host: Arc<dyn Host>,
         stop: Stop,
         updates: mpsc::Sender<Update>,
     ) -> anyhow::Result<Mirrored> {
         if let Some(owner) = destination.took_over_from() {
-            let owner = owner.to_string();
             let _ = updates.send(Update::TookOver { owner }).await;
         }
-        let destination = Arc::new(destination);
         let (began, started) = (Instant::now(), Timestamp::now());
         let kept = match self.force {
             true => Vec::new(),
@@ -156,7 +180,7 @@ impl Mirror {
         let mut outcome = dispatch::run(
             left.filter(|prefix| !kept.contains_key(prefix)),
             host,
-            Arc::<FolderDestination>::clone(&destination),
+            Arc::clone(&destination),
             self.settings,
             stop,
             updates,
@@ -168,10 +192,7 @@ impl Mirror {
             destination.write_manifest(&manifest).await?;
         }
         let elapsed = began.elapsed();
-        // Nobody else holds the destination once the run has ended; if so, its store stops by being dropped.
-        if let Some(destination) = Arc::into_inner(destination) {
-            destination.close().await;
-        }
+        destination.close().await;
         Ok(Mirrored { outcome, elapsed })
     }
 
@@ -179,10 +200,11 @@ impl Mirror {
     ///
     /// # Errors
     /// The component or the CA file is not usable.
-    pub async fn embedded_host(
-        &self,
-        component_file: Option<PathBuf>,
-    ) -> anyhow::Result<EmbeddedHost> {
+    pub async fn embedded_host(&self) -> anyhow::Result<EmbeddedHost> {
+        let component_file = match &self.host {
+            HostChoice::Embedded { component_file } => component_file.clone(),
+            HostChoice::Remote(_) => None,
+        };
         let encoding = self
             .encoding
             .unwrap_or(if self.source.authority().is_loopback() {

@@ -150,6 +150,27 @@ impl UrlSigner {
         })
     }
 
+    /// A signer for `bucket` at `endpoint`, with the credentials that Google's clients find in the environment.
+    ///
+    /// # Errors
+    /// There are none, or none that can sign.
+    pub fn of_environment(endpoint: String, bucket: String) -> anyhow::Result<Self> {
+        crate::tls::install_crypto_provider();
+        let signer = google_cloud_auth::credentials::Builder::default()
+            .build_signer()
+            // The error of a key file that cannot be parsed could quote it.
+            .map_err(|_| {
+                anyhow::anyhow!(
+                    "there are no Google credentials that can sign; name a service-account key by GOOGLE_APPLICATION_CREDENTIALS"
+                )
+            })?;
+        Ok(Self {
+            signer,
+            endpoint,
+            bucket,
+        })
+    }
+
     /// Signs one request for `object`. Each of `headers` has to be sent with it as it is given here.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use crate::harness::source::listener;
 use crate::harness::{DEADLINE, expected_tar, mirror, tars_of};
 use orchestrator::dispatch::{Stop, UPDATES_MAX, Update};
 use orchestrator::host::embedded::{EmbeddedHost, EmbeddedSettings, Origin};
-use orchestrator::mirror::{HostChoice, Mirror, Mirrored};
+use orchestrator::mirror::{HostChoice, Mirror, Mirrored, RemoteComponents};
 use orchestrator::verify::verify;
 use prefix_tar::configuration::{SOURCE_ENCODING, SOURCE_URL};
 use prefix_tar::failure::FailureKind;
@@ -50,11 +50,11 @@ fn remote(
     store: SocketAddr,
 ) -> Mirror {
     Mirror {
-        host: HostChoice::Remote {
+        host: HostChoice::Remote(RemoteComponents {
             components: servers.iter().map(|server| server.url().clone()).collect(),
             token: Arc::clone(token),
             store,
-        },
+        }),
         ..mirror(source, archive, prefixes)
     }
 }

@@ -119,6 +119,8 @@ async fn wasmtime_serve(setup: &Setup) -> Option<RunningHost> {
     let mut command = Command::new("wasmtime");
     command
         .args(["serve", "-S", "cli", "--addr", &address.to_string()])
+        // Not every build has the pooling allocator, and it makes no difference here.
+        .args(["-O", "pooling-allocator=n"])
         .arg(format!(
             "-Wmax-memory-size={}",
             setup.linear_memory_bytes_max
@@ -132,9 +134,11 @@ async fn wasmtime_serve(setup: &Setup) -> Option<RunningHost> {
     for (name, value) in environment {
         command.arg("--env").arg(format!("{name}={value}"));
     }
-    let process = Background(command.arg(file.path()).spawn().expect("it starts"));
+    let mut process = Background(command.arg(file.path()).spawn().expect("it starts"));
     let since = Instant::now();
     while TcpStream::connect(address).is_err() {
+        let ended = process.0.try_wait().expect("looked at");
+        assert_eq!(ended, None, "wasmtime serve ended");
         assert!(
             since.elapsed() < START_MAX,
             "wasmtime serve does not listen"

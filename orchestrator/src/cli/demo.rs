@@ -3,6 +3,8 @@
 use super::run::{end_of, linear_memory_peak, mirror_and_show, tell_failures};
 use super::{End, generate, print, tell, verify};
 use crate::cost::Cost;
+use crate::destination::DestinationName;
+use crate::destination::bucket::ObjectOptions;
 use crate::dispatch::{Settings, Stop, StoredPrefix};
 use crate::figures;
 use crate::generate::Recipe;
@@ -80,7 +82,8 @@ impl Demo {
         let source = range_api::start(listener, ranges)?;
         let mirror = Mirror {
             source: format!("http://{}", source.address()).parse()?,
-            folder: archive.clone(),
+            to: DestinationName::Folder(archive.clone()),
+            object_options: ObjectOptions::default(),
             prefixes: self.prefixes.clone(),
             settings: Settings {
                 parallel: usize::from(self.parallel),

@@ -3,12 +3,13 @@
 use super::{End, print, tell};
 use crate::cost::Cost;
 use crate::destination::DestinationName;
+use crate::destination::bucket::ObjectOptions;
 use crate::dispatch::{FailedPrefix, Outcome, PARALLEL_MAX, Settings, Stop, UPDATES_MAX};
 use crate::figures;
 use crate::host::embedded::DEADLINE_DEFAULT;
 use crate::host::remote::ComponentUrl;
 use crate::invoke_token;
-use crate::mirror::{HostChoice, Mirror, Mirrored};
+use crate::mirror::{HostChoice, Mirror, Mirrored, RemoteComponents};
 use crate::plan::PrefixSet;
 use crate::progress::{self, Style};
 use crate::retry::FIRST_WAIT_MAX;
@@ -41,7 +42,7 @@ pub(super) struct Run {
     #[arg(long, value_name = "URL", default_value = PWNED_PASSWORDS_URL)]
     source: SourceUrl,
 
-    /// The archive: a folder, made where it is not there
+    /// The archive: a folder, made where it is not there, or gs://bucket/path
     #[arg(long, value_name = "DEST", default_value = "./archive")]
     to: DestinationName,
 
@@ -61,6 +62,9 @@ pub(super) struct Run {
 
     #[command(flatten)]
     remote: Remote,
+
+    #[command(flatten)]
+    objects: Objects,
 
     /// Mirror everything anew, also what an earlier run has left whole
     #[arg(long)]
@@ -87,6 +91,37 @@ pub(super) struct Prefixes {
 impl Prefixes {
     pub(super) fn or_all(self) -> PrefixSet {
         self.first.or(self.listed).unwrap_or_else(PrefixSet::all)
+    }
+}
+
+/// How objects of a bucket are stored.
+#[derive(Debug, Args)]
+pub(super) struct Objects {
+    /// Another store than Google's for gs://  [default: $STORAGE_EMULATOR_HOST, or Google's]
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+
+    /// Store objects of gs:// in this class instead of the bucket's
+    #[arg(long, value_name = "CLASS")]
+    storage_class: Option<String>,
+
+    /// Encrypt objects of gs:// with this key of Cloud KMS
+    #[arg(long, value_name = "KEY")]
+    kms_key: Option<String>,
+
+    /// Store objects of gs:// with this Cache-Control
+    #[arg(long, value_name = "VALUE")]
+    cache_control: Option<String>,
+}
+
+impl Objects {
+    fn options(&self) -> ObjectOptions {
+        ObjectOptions {
+            endpoint: self.endpoint.clone(),
+            storage_class: self.storage_class.clone(),
+            kms_key: self.kms_key.clone(),
+            cache_control: self.cache_control.clone(),
+        }
     }
 }
 
@@ -120,11 +155,11 @@ impl Remote {
             Some(file) => invoke_token::read(file)?,
             None => invoke_token::from_environment()?,
         };
-        Ok(HostChoice::Remote {
+        Ok(HostChoice::Remote(RemoteComponents {
             components: self.components,
             token: Arc::new(token),
             store: self.store_listen,
-        })
+        }))
     }
 }
 
@@ -179,10 +214,11 @@ enum EncodingChoice {
 
 impl Run {
     pub(super) async fn run(self, stop: Stop) -> anyhow::Result<End> {
-        let DestinationName::Folder(folder) = self.to;
+        let archive = self.to.to_string();
         let mirror = Mirror {
             source: self.source,
-            folder: folder.clone(),
+            to: self.to,
+            object_options: self.objects.options(),
             prefixes: self.prefixes.or_all(),
             settings: self.tuning.settings(),
             encoding: self.tuning.encoding(),
@@ -200,7 +236,7 @@ impl Run {
         if self.json {
             print(&result_json(&mirrored, &stop));
         } else {
-            print_result(&mirrored, &folder.display().to_string());
+            print_result(&mirrored, &archive);
         }
         tell_failures(&mirrored.outcome, &stop);
         Ok(end_of(&mirrored.outcome, &stop))

@@ -31,7 +31,12 @@ pub(super) struct Verify {
 
 impl Verify {
     pub(super) async fn run(self, stop: Stop) -> anyhow::Result<End> {
-        let DestinationName::Folder(folder) = self.archive;
+        let DestinationName::Folder(folder) = self.archive else {
+            anyhow::bail!(
+                "{} cannot be read from here yet; copy it into a folder and verify that",
+                self.archive
+            );
+        };
         anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
         let shown = folder.display().to_string();
         let verdict = read(folder, !self.json, &stop.gently).await?;

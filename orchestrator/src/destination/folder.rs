@@ -3,8 +3,6 @@
 
 mod lock;
 
-pub use lock::LockOwner;
-
 use super::{Destination, StoredObject};
 use crate::host::embedded::{InProcess, Origin};
 use crate::http_server::HttpServer;
@@ -23,7 +21,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
@@ -52,7 +50,7 @@ pub struct FolderDestination {
     store: Arc<LocalStore>,
     objects: Arc<Objects>,
     /// Where the store is on a socket.
-    server: Option<HttpServer>,
+    server: Mutex<Option<HttpServer>>,
     lock: FolderLock,
 }
 
@@ -93,7 +91,7 @@ impl FolderDestination {
             Origin::new(false, &address.to_string())
         })
         .await?;
-        destination.server = server.transpose()?;
+        destination.server = Mutex::new(server.transpose()?);
         Ok(destination)
     }
 
@@ -132,7 +130,7 @@ impl FolderDestination {
             expiry: deadline + EXPIRY_MARGIN,
             store,
             objects,
-            server: None,
+            server: Mutex::default(),
             lock,
         })
     }
@@ -140,11 +138,6 @@ impl FolderDestination {
     /// What the component has to reach to write to it.
     pub const fn origin(&self) -> &Origin {
         &self.origin
-    }
-
-    /// The run that held the folder and died, where there was one.
-    pub const fn took_over_from(&self) -> Option<&LockOwner> {
-        self.lock.took_over_from()
     }
 
     /// Waits until the uploads under way have ended, one way or the other.
@@ -155,14 +148,6 @@ impl FolderDestination {
         {
             tracing::warn!("uploads are still under way after a while");
         }
-    }
-
-    /// Ends the store once the uploads under way have ended.
-    pub async fn close(mut self) {
-        if let Some(server) = self.server.take() {
-            server.stop().await;
-        }
-        self.uploads_ended().await;
     }
 }
 
@@ -274,6 +259,21 @@ impl Destination for FolderDestination {
 
     async fn write_manifest(&self, manifest: &Manifest) -> anyhow::Result<()> {
         self.write_json(MANIFEST_NAME, manifest).await
+    }
+
+    fn took_over_from(&self) -> Option<String> {
+        self.lock.took_over_from().map(ToString::to_string)
+    }
+
+    async fn close(&self) {
+        let server = {
+            let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+            server.take()
+        };
+        if let Some(server) = server {
+            server.stop().await;
+        }
+        self.uploads_ended().await;
     }
 }
 

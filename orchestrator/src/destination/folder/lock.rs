@@ -21,13 +21,13 @@ const OPENINGS_MAX: u32 = 100;
 
 /// Who has a folder, or had it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LockOwner {
+pub(super) struct LockOwner {
     /// The process.
-    pub pid: u32,
+    pub(super) pid: u32,
     /// The machine that it runs on.
-    pub host: String,
+    pub(super) host: String,
     /// When it took the folder, in RFC 3339.
-    pub since: String,
+    pub(super) since: String,
 }
 
 impl LockOwner {
@@ -36,7 +36,7 @@ impl LockOwner {
         Self {
             pid: std::process::id(),
             host: host.to_string_lossy().into_owned(),
-            since: Timestamp::now().to_string(),
+            since: Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         }
     }
 }
