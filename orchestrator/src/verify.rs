@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 /// Damages that are named of one tar; the rest is counted.
@@ -27,6 +27,42 @@ const MANIFEST_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What is read of a tar at once, in bytes.
 const READ_BYTES: usize = 256 * 1024;
+
+/// Where an archive is read from.
+pub trait ArchiveFiles: Sync {
+    /// The bytes of a file as a stream; `None` where it is not there.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn open(&self, name: &str) -> io::Result<Option<Box<dyn Read>>>;
+
+    /// Whether a file is there.
+    fn has(&self, name: &str) -> bool;
+}
+
+impl ArchiveFiles for Path {
+    fn open(&self, name: &str) -> io::Result<Option<Box<dyn Read>>> {
+        match File::open(self.join(name)) {
+            Ok(file) => Ok(Some(Box::new(file))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.join(name).exists()
+    }
+}
+
+impl ArchiveFiles for PathBuf {
+    fn open(&self, name: &str) -> io::Result<Option<Box<dyn Read>>> {
+        self.as_path().open(name)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.as_path().has(name)
+    }
+}
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -58,20 +94,20 @@ pub struct Verdict {
     pub damages: Vec<Damage>,
 }
 
-/// Reads the archive in `folder` until `stop`. Blocks. `on_prefixes` is told how many prefixes there are to be
+/// Reads an archive (a folder is a [`Path`]) until `stop`. Blocks. `on_prefixes` is told how many prefixes there are to be
 /// read, `on_prefix` of every one that was.
 pub fn verify(
-    folder: &Path,
+    archive: &(impl ArchiveFiles + ?Sized),
     stop: &CancellationToken,
     on_prefixes: impl FnOnce(usize),
     on_prefix: impl Fn() + Sync,
 ) -> Verdict {
     let mut verdict = Verdict::default();
-    let manifest = read_manifest(folder).map_err(|damage| verdict.damages.push(damage));
-    let prefixes = prefixes_in(folder, manifest.as_ref().ok());
+    let manifest = read_manifest(archive).map_err(|damage| verdict.damages.push(damage));
+    let prefixes = prefixes_in(archive, manifest.as_ref().ok());
     on_prefixes(prefixes.len());
     let results = workers::for_each(&prefixes, stop, |prefix| {
-        let result = verify_prefix(folder, prefix);
+        let result = verify_prefix(archive, prefix);
         on_prefix();
         result
     });
@@ -94,8 +130,8 @@ pub fn verify(
     verdict
 }
 
-fn read_manifest(folder: &Path) -> Result<Manifest, Damage> {
-    read_json(&folder.join(MANIFEST_NAME), MANIFEST_BYTES_MAX).map_err(|what| Damage {
+fn read_manifest(archive: &(impl ArchiveFiles + ?Sized)) -> Result<Manifest, Damage> {
+    read_json(archive, MANIFEST_NAME, MANIFEST_BYTES_MAX).map_err(|what| Damage {
         file: MANIFEST_NAME.to_owned(),
         what: match what {
             JsonError::Absent => {
@@ -111,10 +147,14 @@ enum JsonError {
     Other(String),
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path, bytes_max: u64) -> Result<T, JsonError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(JsonError::Absent),
+fn read_json<T: DeserializeOwned>(
+    archive: &(impl ArchiveFiles + ?Sized),
+    name: &str,
+    bytes_max: u64,
+) -> Result<T, JsonError> {
+    let file = match archive.open(name) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Err(JsonError::Absent),
         Err(error) => return Err(JsonError::Other(format!("cannot be read: {error}"))),
     };
     serde_json::from_reader(BufReader::new(file.take(bytes_max)))
@@ -122,7 +162,7 @@ fn read_json<T: DeserializeOwned>(path: &Path, bytes_max: u64) -> Result<T, Json
 }
 
 /// What the manifest names, and what lies there without being named.
-fn prefixes_in(folder: &Path, manifest: Option<&Manifest>) -> Vec<Prefix> {
+fn prefixes_in(archive: &(impl ArchiveFiles + ?Sized), manifest: Option<&Manifest>) -> Vec<Prefix> {
     Prefix::all()
         .filter(|prefix| {
             let is_named = manifest.is_some_and(|manifest| {
@@ -131,7 +171,7 @@ fn prefixes_in(folder: &Path, manifest: Option<&Manifest>) -> Vec<Prefix> {
                     .iter()
                     .any(|object| object.prefix == *prefix)
             });
-            is_named || folder.join(object_name(*prefix)).exists()
+            is_named || archive.has(&object_name(*prefix))
         })
         .collect()
 }
@@ -182,10 +222,10 @@ struct PrefixResult {
     damages: Vec<Damage>,
 }
 
-fn verify_prefix(folder: &Path, prefix: Prefix) -> PrefixResult {
+fn verify_prefix(archive: &(impl ArchiveFiles + ?Sized), prefix: Prefix) -> PrefixResult {
     let mut result = PrefixResult::default();
     let report_file = report_name(prefix);
-    match read_json::<Report>(&folder.join(&report_file), REPORT_BYTES_MAX as u64) {
+    match read_json::<Report>(archive, &report_file, REPORT_BYTES_MAX as u64) {
         Ok(report) if report.prefix == prefix => result.report = Some(report),
         Ok(_) => result.damages.push(Damage {
             file: report_file,
@@ -201,8 +241,8 @@ fn verify_prefix(folder: &Path, prefix: Prefix) -> PrefixResult {
     }
     let file = object_name(prefix);
     let mut damages = Vec::new();
-    match File::open(folder.join(&file)) {
-        Ok(tar) => {
+    match archive.open(&file) {
+        Ok(Some(tar)) => {
             let read = read_tar(tar, prefix, result.report.as_ref(), &mut damages);
             result.ranges = read.ranges;
             result.hashes = read.hashes;
@@ -211,9 +251,7 @@ fn verify_prefix(folder: &Path, prefix: Prefix) -> PrefixResult {
                 compare(&read, report, &mut damages);
             }
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            damages.push("is missing".to_owned());
-        }
+        Ok(None) => damages.push("is missing".to_owned()),
         Err(error) => damages.push(format!("cannot be read: {error}")),
     }
     if let Some(more) = damages.len().checked_sub(DAMAGES_PER_TAR_MAX + 1) {
@@ -256,7 +294,7 @@ impl<Source: Read> Read for Checksummed<Source> {
 }
 
 fn read_tar(
-    file: File,
+    file: Box<dyn Read>,
     prefix: Prefix,
     report: Option<&Report>,
     damages: &mut Vec<String>,
@@ -282,7 +320,7 @@ fn read_tar(
 }
 
 fn read_entries(
-    archive: &mut tar::Archive<Checksummed<BufReader<File>>>,
+    archive: &mut tar::Archive<Checksummed<BufReader<Box<dyn Read>>>>,
     prefix: Prefix,
     report: Option<&Report>,
     read: &mut TarRead,

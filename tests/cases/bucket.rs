@@ -54,12 +54,17 @@ impl Store {
         self.folder.path().join("buckets/pwned").join(PATH)
     }
 
-    /// `run --to gs://...`, with the environment that Google's clients know.
+    /// `run --to gs://...`.
     fn run(&self, source: &FaultySource) -> Command {
+        self.command(&["run", "--source", &source.url().to_string(), "--to"])
+    }
+
+    /// A command about the bucket, with the environment that Google's clients know.
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = orchestrator();
         command
-            .args(["run", "--source", &source.url().to_string()])
-            .args(["--to", &format!("gs://pwned/{PATH}")])
+            .args(arguments)
+            .arg(format!("gs://pwned/{PATH}"))
             .env("STORAGE_EMULATOR_HOST", &self.address)
             .env(
                 "GOOGLE_APPLICATION_CREDENTIALS",
@@ -114,6 +119,34 @@ async fn a_run_into_a_bucket_is_complete_resumed_and_done_anew() {
     assert_eq!(third.status.code(), Some(0), "{told}");
     assert!(told.contains("stored 4 prefixes"), "{told}");
     assert_is_right(&store.archive(), &["00", "01", "02", "03"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_reads_a_bucket_and_names_its_damages() {
+    let source = FaultySource::start(|range| body_of(range, LINES), |_, _| None).await;
+    let store = Store::start();
+    let mut run = store.run(&source);
+    run.args(["-p", "2"]);
+    let run = output(run).await;
+    assert_eq!(run.status.code(), Some(0), "{}", texts(&run));
+    let whole = output(store.command(&["verify"])).await;
+    let told = texts(&whole);
+    assert_eq!(whole.status.code(), Some(0), "{told}");
+    assert!(
+        told.contains("is whole: 2 prefixes, 8,192 ranges"),
+        "{told}"
+    );
+
+    let path = store.archive().join("01.tar");
+    let mut tar = std::fs::read(&path).expect("a tar");
+    tar[600] ^= 1;
+    std::fs::write(&path, tar).expect("written");
+    std::fs::remove_file(store.archive().join("00.json")).expect("removed");
+    let damaged = output(store.command(&["verify"])).await;
+    let told = texts(&damaged);
+    assert_eq!(damaged.status.code(), Some(1), "{told}");
+    assert!(told.contains("damaged: 00.json: is missing"), "{told}");
+    assert!(told.contains("damaged: 01.tar: "), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -116,7 +116,7 @@ impl Demo {
             return Ok(end);
         }
         tell("verifying every range of every tar");
-        let verdict = verify::read(archive, true, &stop.gently).await?;
+        let verdict = verify::read(Box::new(archive), true, &stop.gently).await?;
         for damage in &verdict.damages {
             tell(&format!("damaged: {damage}"));
         }

@@ -2,10 +2,12 @@
 
 use super::{End, print, tell};
 use crate::destination::DestinationName;
+use crate::destination::bucket::{BucketDestination, BucketFiles, ObjectOptions};
 use crate::dispatch::Stop;
 use crate::figures;
+use crate::host::embedded::DEADLINE_DEFAULT;
 use crate::progress::counter::Counter;
-use crate::verify::{Verdict, verify};
+use crate::verify::{ArchiveFiles, Verdict, verify};
 use clap::Args;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -14,15 +16,24 @@ use tokio_util::sync::CancellationToken;
 const EXAMPLES: &str = "\
 Examples:
   orchestrator verify ./archive
+  orchestrator verify gs://my-bucket/pwned
   orchestrator verify ./archive --json | jq .damages";
 
 /// Read an archive again, all of it, and name every damage
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Verify {
-    /// The archive
+    /// The archive: a folder, or gs://bucket/path
     #[arg(value_name = "DEST")]
     archive: DestinationName,
+
+    /// Another store than Google's for gs://  [default: $STORAGE_EMULATOR_HOST, or Google's]
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+
+    /// Trust the CA certificates of this PEM file besides the platform's
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
 
     /// Print the verdict as JSON to standard output
     #[arg(long)]
@@ -31,15 +42,23 @@ pub(super) struct Verify {
 
 impl Verify {
     pub(super) async fn run(self, stop: Stop) -> anyhow::Result<End> {
-        let DestinationName::Folder(folder) = self.archive else {
-            anyhow::bail!(
-                "{} cannot be read from here yet; copy it into a folder and verify that",
-                self.archive
-            );
+        let shown = self.archive.to_string();
+        let files: Box<dyn ArchiveFiles + Send> = match self.archive {
+            DestinationName::Folder(folder) => {
+                anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
+                Box::new(folder)
+            }
+            DestinationName::Bucket(path) => {
+                let options = ObjectOptions {
+                    endpoint: self.endpoint,
+                    ..ObjectOptions::default()
+                };
+                let ca_file = self.ca_file.as_deref();
+                let bucket = BucketDestination::open(path, &options, DEADLINE_DEFAULT, ca_file)?;
+                Box::new(BucketFiles::new(bucket, tokio::runtime::Handle::current()))
+            }
         };
-        anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
-        let shown = folder.display().to_string();
-        let verdict = read(folder, !self.json, &stop.gently).await?;
+        let verdict = read(files, !self.json, &stop.gently).await?;
         if stop.gently.is_cancelled() {
             tell("stopped before all was read");
             return Ok(End::Stopped);
@@ -57,9 +76,9 @@ impl Verify {
     }
 }
 
-/// Reads the archive in `folder`, with a bar on a terminal.
+/// Reads an archive, with a bar on a terminal.
 pub(super) async fn read(
-    folder: PathBuf,
+    files: Box<dyn ArchiveFiles + Send>,
     is_shown: bool,
     stop: &CancellationToken,
 ) -> anyhow::Result<Verdict> {
@@ -67,7 +86,7 @@ pub(super) async fn read(
     let verdict = tokio::task::spawn_blocking(move || {
         let counter = Counter::new("verifying", is_shown && std::io::stderr().is_terminal());
         verify(
-            &folder,
+            &*files,
             &stop,
             |prefixes| counter.begin(prefixes),
             || counter.count(),

@@ -3,7 +3,10 @@
 //!
 //! <https://cloud.google.com/storage/docs/xml-api/overview>
 
+mod files;
 mod requests;
+
+pub use files::BucketFiles;
 
 use super::{Destination, StoredObject};
 use crate::host::embedded::Origin;

@@ -3,8 +3,9 @@
 
 use crate::sign::UrlSigner;
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -120,6 +121,17 @@ impl Requests {
         }
     }
 
+    /// Begins to read an object, however long it is. Not tried again: who reads it knows how far that went.
+    pub(super) async fn open(&self, object: &str) -> anyhow::Result<Result<Incoming, Answer>> {
+        let none = BTreeMap::new();
+        let head = self.head_of(&Method::GET, object, &none, Bytes::new());
+        let (response, tried) = tokio::time::timeout(ATTEMPT_TIME_MAX, head).await??;
+        if response.status() == StatusCode::OK {
+            return Ok(Ok(response.into_body()));
+        }
+        Ok(Err(whole(response, tried).await?))
+    }
+
     async fn send_once(
         &self,
         method: &Method,
@@ -127,6 +139,18 @@ impl Requests {
         headers: &BTreeMap<String, String>,
         body: Bytes,
     ) -> anyhow::Result<Answer> {
+        let (response, tried) = self.head_of(method, object, headers, body).await?;
+        whole(response, tried).await
+    }
+
+    /// Signs and sends a request; gives the response, and what was tried.
+    async fn head_of(
+        &self,
+        method: &Method,
+        object: &str,
+        headers: &BTreeMap<String, String>,
+        body: Bytes,
+    ) -> anyhow::Result<(Response<Incoming>, String)> {
         let tried = format!("{method} of {object}");
         let url = self
             .signer
@@ -146,17 +170,22 @@ impl Requests {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             anyhow::anyhow!("{tried} failed: {}", cause.unwrap_or_default())
         })?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX);
-        let body = body
-            .collect()
-            .await
-            .map_err(|_| anyhow::anyhow!("{tried}: the answer broke off, or is too long"))?;
-        Ok(Answer {
-            status: head.status,
-            headers: head.headers,
-            body: body.to_bytes(),
-            tried,
-        })
+        Ok((response, tried))
     }
+}
+
+/// Reads an answer to its end.
+async fn whole(response: Response<Incoming>, tried: String) -> anyhow::Result<Answer> {
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, ANSWER_BYTES_MAX);
+    let body = body
+        .collect()
+        .await
+        .map_err(|_| anyhow::anyhow!("{tried}: the answer broke off, or is too long"))?;
+    Ok(Answer {
+        status: head.status,
+        headers: head.headers,
+        body: body.to_bytes(),
+        tried,
+    })
 }
