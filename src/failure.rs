@@ -92,8 +92,7 @@ pub struct Failure {
     /// With `length_exceeded`: the Content-Length that the data need, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_length: Option<u64>,
-    /// How long the source or the store asks to be left alone, in seconds, where that is longer than an invocation
-    /// waits.
+    /// How long the source or the store asked to be left alone when it was given up, in seconds, where it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<u64>,
 }

@@ -140,8 +140,9 @@ pub const WINDOW_WIDENED_RANGES: u32 = 16;
 /// A Retry-After as it is read: a date has 29 characters.
 pub const RETRY_AFTER_BYTES_MAX: usize = 64;
 
-/// The PUT: until the response's head, which comes after the whole upload (130 MB) and so counts it.
-pub const UPLOAD_TIMEOUT: Duration = Duration::from_secs(3600);
+/// The PUT: until the response's head, which comes after the whole upload and so counts it: as long as the longest
+/// deadline of an invocation. What a store may do in this time has bounds of its own, below.
+pub const UPLOAD_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// The PUT: until the store has taken the next piece of the body. Nothing else would notice a store that stopped
 /// to read.
@@ -149,6 +150,9 @@ pub const UPLOAD_STALL_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// The PUT: from the last byte to the response's head. A local store has the whole tar on its disk by then.
 pub const UPLOAD_ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// The PUT: all of an error document. What it says is good to know, and no more.
+pub const STORE_ERROR_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Code's data segments, tables and allocator overhead; a test reads the data segments' real size.
 pub const STATIC_BYTES_MAX: usize = 768 * KIB;

@@ -208,6 +208,8 @@ impl Stage {
     pub(crate) async fn into_files(self) -> Vec<String> {
         drop(self.host);
         self.destination.close().await;
+        // The lock goes with it.
+        drop(self.destination);
         files_of(self.folder.path()).into_keys().collect()
     }
 }

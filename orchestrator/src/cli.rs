@@ -127,7 +127,7 @@ pub fn commands() -> Vec<(String, String)> {
         .collect()
 }
 
-/// The first Ctrl-C or SIGTERM stops gently, the second at once.
+/// The first Ctrl-C or SIGTERM stops gently, the second at once. The third does not ask: something is stuck then.
 fn stop_on_signals() -> anyhow::Result<Stop> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -135,15 +135,26 @@ fn stop_on_signals() -> anyhow::Result<Stop> {
     let stop = Stop::default();
     let told = stop.clone();
     tokio::spawn(async move {
-        for token in [&told.gently, &told.now] {
+        for token in [Some(&told.gently), Some(&told.now), None] {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            token.cancel();
+            match token {
+                Some(token) => token.cancel(),
+                None => leave(),
+            }
         }
     });
     Ok(stop)
+}
+
+#[expect(
+    clippy::exit,
+    reason = "asked for three times, and whatever should have ended has not"
+)]
+fn leave() -> ! {
+    std::process::exit(i32::from(EXIT_STOPPED))
 }
 
 /// A line of what was asked for, to standard output. A pipe that was closed is not an error.

@@ -1,5 +1,5 @@
 //! The run: one actor that owns which prefixes are waiting, under way, stored and failed.
-//! It alone starts invocations, and [`attempts`] tries them again. What it tells is shown by `progress`; how it ends is
+//! It alone starts invocations, and `attempts` tries them again. What it tells is shown by `progress`; how it ends is
 //! written by `manifest`.
 
 mod attempts;
@@ -154,6 +154,14 @@ impl Outcome {
         archived
     }
 
+    /// Those of `prefixes` that neither succeeded nor failed.
+    fn without(&self, mut prefixes: Vec<Prefix>) -> Vec<Prefix> {
+        prefixes.retain(|prefix| {
+            !self.stored.contains_key(prefix) && !self.failed.contains_key(prefix)
+        });
+        prefixes
+    }
+
     /// The sums over what this run has put into the archive.
     pub fn totals(&self) -> Totals {
         self.stored.values().map(|stored| stored.totals).sum()
@@ -179,12 +187,11 @@ pub async fn run(
     let mut failures_in_a_row = 0;
     let alive = CancellationToken::new();
     loop {
-        let places = if stop.gently.is_cancelled() || failures_in_a_row >= FAILURES_IN_A_ROW_MAX {
-            0
-        } else if alive.is_cancelled() {
-            settings.parallel
-        } else {
-            1_usize.saturating_sub(outcome.failed.len())
+        let is_over = stop.gently.is_cancelled() || failures_in_a_row >= FAILURES_IN_A_ROW_MAX;
+        let places = match (is_over, alive.is_cancelled()) {
+            (true, _) => 0,
+            (false, true) => settings.parallel,
+            (false, false) => 1_usize.saturating_sub(outcome.failed.len()),
         };
         while under_way.len() < places
             && let Some(prefix) = waiting.next()
@@ -218,10 +225,10 @@ pub async fn run(
                 Update::Stored(stored)
             }
             Some(Ok(Err(failed))) => {
-                failures_in_a_row += 1;
-                if ends_the_run(failed.failure.kind) {
-                    failures_in_a_row = FAILURES_IN_A_ROW_MAX;
-                }
+                failures_in_a_row += match ends_the_run(failed.failure.kind) {
+                    true => FAILURES_IN_A_ROW_MAX,
+                    false => 1,
+                };
                 outcome.failed.insert(failed.prefix, failed.clone());
                 Update::Failed(failed)
             }
@@ -230,14 +237,13 @@ pub async fn run(
                 continue;
             }
         };
-        tell(&updates, update).await;
+        tokio::select! {
+            () = tell(&updates, update) => {}
+            // Whoever shows updates may be stuck, too.
+            () = stop.now.cancelled() => {}
+        }
     }
-    outcome.not_done = prefixes
-        .into_iter()
-        .filter(|prefix| {
-            !outcome.stored.contains_key(prefix) && !outcome.failed.contains_key(prefix)
-        })
-        .collect();
+    outcome.not_done = outcome.without(prefixes);
     outcome
 }
 

@@ -20,7 +20,7 @@ use http::header::{
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::{Body, Frame, Incoming};
-use objects::{GenerationMatch, ObjectMetadata, Objects, PartialObject};
+use objects::{GenerationMatch, ObjectMetadata, Objects, PartialObject, generation_of};
 use percent_encoding::percent_decode_str;
 use prefix_tar::job::{Crc32c, crc32c_of_goog_hash};
 use signature::Verifier;
@@ -51,6 +51,9 @@ const READ_BYTES: usize = 128 * 1024;
 
 /// Uploads at once; more wait for their turn.
 const UPLOADS_MAX: u32 = 1024;
+
+/// How often an object is opened again because another has just taken its name.
+const OPENINGS_MAX: u32 = 8;
 
 /// What is sent back.
 pub type StoreBody = UnsyncBoxBody<Bytes, io::Error>;
@@ -447,12 +450,31 @@ async fn look_up(objects: Arc<Objects>, path: &Path) -> Result<ObjectMetadata, S
     .await
 }
 
+/// An object's metadata, and the file that they are of: another may have taken its name in between.
+async fn open_known(
+    objects: Arc<Objects>,
+    path: &Path,
+) -> Result<(ObjectMetadata, tokio::fs::File), StoreError> {
+    for _ in 0..OPENINGS_MAX {
+        let metadata = look_up(Arc::clone(&objects), path).await?;
+        let file = tokio::fs::File::open(path)
+            .await
+            .map_err(|error| read_error(&error))?;
+        let opened = file.metadata().await.map_err(|error| read_error(&error))?;
+        let generation = generation_of(&opened).map_err(|error| read_error(&error))?;
+        if generation == metadata.generation {
+            return Ok((metadata, file));
+        }
+    }
+    Err(StoreError::InternalError)
+}
+
 async fn get(
     objects: Arc<Objects>,
     path: PathBuf,
     headers: &HeaderMap,
 ) -> Result<Response<StoreBody>, StoreError> {
-    let metadata = look_up(objects, &path).await?;
+    let (metadata, mut file) = open_known(objects, &path).await?;
     let whole = 0..metadata.content_length;
     let wanted = match text(headers, RANGE.as_str()) {
         Some(range) => byte_range(range, metadata.content_length)?,
@@ -463,9 +485,6 @@ async fn get(
         None => StatusCode::OK,
     };
     let bytes = wanted.clone().unwrap_or(whole);
-    let mut file = tokio::fs::File::open(&path)
-        .await
-        .map_err(|error| read_error(&error))?;
     file.seek(io::SeekFrom::Start(bytes.start))
         .await
         .map_err(|error| read_error(&error))?;

@@ -167,10 +167,16 @@ impl Mirror {
             true => Vec::new(),
             false => {
                 let looked_at = self.prefixes.iter();
-                resume::kept(looked_at, &*destination, &self.source, &stop.gently).await?
+                tokio::select! {
+                    kept = resume::kept(looked_at, &*destination, &self.source, &stop.gently) => kept?,
+                    () = stop.now.cancelled() => Vec::new(),
+                }
             }
         };
-        destination.begin().await?;
+        // A manifest is true until something of the archive is written again.
+        if kept.len() < self.prefixes.count() && !stop.gently.is_cancelled() {
+            destination.begin().await?;
+        }
         if !kept.is_empty() {
             let _ = updates.send(Update::Kept(kept.clone())).await;
         }

@@ -191,7 +191,9 @@ impl UrlSigner {
             builder = builder.with_header(name, value);
         }
         let signed = builder.sign_with(&self.signer).await;
-        let text = signed.with_context(|| format!("cannot sign a URL for {object}"))?;
+        let text = signed.with_context(|| {
+            format!("cannot sign a URL for {object}; is GOOGLE_APPLICATION_CREDENTIALS set?")
+        })?;
         Ok(SignedUrl::new(text)?)
     }
 }

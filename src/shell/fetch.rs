@@ -141,11 +141,10 @@ impl Fetcher {
             match self.next_attempt(&failed, backoff, began, now) {
                 Ok(at) => Sleep::until(at).await,
                 Err(why) => {
-                    let asked = failed.retry_after.filter(|asked| *asked > RETRY_AFTER_MAX);
                     let mut failure = failed.failure.at(range);
                     failure.message =
                         with_attempts(&failure.message, attempts, now.since(began)) + why;
-                    failure.retry_after_seconds = asked.map(|asked| asked.as_secs());
+                    failure.retry_after_seconds = failed.retry_after.map(|asked| asked.as_secs());
                     return Err(failure);
                 }
             }
@@ -177,7 +176,12 @@ impl Fetcher {
             return Err("; too many requests of this invocation had to be sent again");
         }
         if !asked.is_zero() {
-            self.not_before.set(Some(now.after(asked)));
+            let asked_for = now.after(asked);
+            let longest = self
+                .not_before
+                .get()
+                .map_or(asked_for, |at| at.max(asked_for));
+            self.not_before.set(Some(longest));
         }
         Ok(at)
     }
@@ -375,10 +379,8 @@ impl Fetcher {
     }
 
     async fn inflate(&self, received: BodyBytes, range: RangeName) -> Result<BodyBytes, Failure> {
-        let failure = |error| match error {
-            inflate::InflateError::TooLarge => self.too_large(),
-            inflate::InflateError::Damaged => self.range_failure(FailureKind::RangeInvalid, error),
-        };
+        // The size is the last bytes of what came: of a body that was cut, it is anything.
+        let failure = |error| self.range_failure(FailureKind::RangeInvalid, error);
         let stated = inflate::stated_bytes(&received).map_err(failure)?;
         let mut decoded = BodyBytes::new(&self.pool, range.index());
         decoded.make_room(stated).await;

@@ -14,8 +14,8 @@ use crate::chunk_pool::BodyBytes;
 use crate::failure::{Failure, FailureKind};
 use crate::job::{self, Crc32c};
 use crate::limits::{
-    CONNECT_TIMEOUT, STORE_ERROR_BYTES_MAX, UPLOAD_ANSWER_TIME_MAX, UPLOAD_BUFFER_BYTES,
-    UPLOAD_STALL_TIME_MAX, UPLOAD_TIMEOUT,
+    CONNECT_TIMEOUT, STORE_ERROR_BYTES_MAX, STORE_ERROR_TIME_MAX, UPLOAD_ANSWER_TIME_MAX,
+    UPLOAD_BUFFER_BYTES, UPLOAD_STALL_TIME_MAX, UPLOAD_TIMEOUT,
 };
 use crate::prefix::RangeName;
 use crate::tar;
@@ -334,7 +334,8 @@ enum Broken {
 
 /// The `<Code>` of a store's XML error document, where it has one.
 async fn read_error_code(response: &IncomingResponse) -> Option<String> {
-    let text = read_text(response, STORE_ERROR_BYTES_MAX).await;
+    let deadline = Moment::now().after(STORE_ERROR_TIME_MAX);
+    let text = until(deadline, read_text(response, STORE_ERROR_BYTES_MAX)).await?;
     let code = text.split_once("<Code>")?.1.split_once("</Code>")?.0;
     let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
     is_code.then(|| code.to_owned())

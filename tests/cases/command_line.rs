@@ -41,7 +41,7 @@ fn numbers_and_names_that_are_none_are_usage_errors() {
         (["--prefixes", "1F-00"], "runs backwards"),
         (["--source", "example.com"], "absolute http or https URL"),
         (["--window", "129"], "129 is not in 1..=128"),
-        (["--to", "gs://bucket"], "local folder"),
+        (["--to", "s3://bucket"], "local folder"),
     ] {
         let mut all = vec!["run", "--to", to];
         if arguments[0] == "--to" {

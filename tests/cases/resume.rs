@@ -3,6 +3,7 @@
 use crate::harness::faulty_source::{FaultySource, body_of};
 use crate::harness::program::{Background, measured, orchestrator, texts};
 use crate::harness::{expected_tar, files_of, mirror, prefix, run_whole, tars_of};
+use orchestrator::dispatch::{Stop, UPDATES_MAX};
 use orchestrator::verify::verify;
 use prefix_tar::prefix::Prefix;
 use prefix_tar::source::SourceUrl;
@@ -90,6 +91,25 @@ async fn what_is_whole_is_kept_and_the_rest_is_done() {
     assert_eq!((outcome.kept.len(), outcome.stored.len()), (0, 8));
     assert!(modified(archive.path(), "00.tar") > before.0);
     assert!(tars_of(archive.path()) == tars_of(undisturbed.path()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_stopped_before_it_does_anything_leaves_the_manifest() {
+    let source = good_source().await;
+    let archive = tempfile::tempdir().expect("a folder");
+    run_whole(mirror(source.url(), archive.path(), "00-01")).await;
+    let before = std::fs::read(archive.path().join("manifest.json")).expect("a manifest");
+    let stop = Stop::default();
+    stop.gently.cancel();
+    let (sender, _updates) = tokio::sync::mpsc::channel(UPDATES_MAX);
+    let run = mirror(source.url(), archive.path(), "00-01").run(stop, sender);
+    let outcome = run.await.expect("a run").outcome;
+    assert!(outcome.stored.is_empty() && outcome.failed.is_empty());
+    let after = std::fs::read(archive.path().join("manifest.json")).expect("a manifest");
+    assert!(
+        before == after || outcome.is_complete(),
+        "the manifest is gone or another"
+    );
 }
 
 fn start(source: &SourceUrl, archive: &Path, prefixes: &str) -> Background {

@@ -27,7 +27,7 @@ fn every_so_many(fault: SourceFault) -> impl Fn(RangeName, u32) -> Option<Source
 }
 
 /// Faults that pass when they are met once.
-const PASSING: [SourceFault; 29] = [
+const PASSING: [SourceFault; 30] = [
     SourceFault::Closed,
     SourceFault::ResetAt(0),
     SourceFault::ResetAt(50),
@@ -51,6 +51,7 @@ const PASSING: [SourceFault; 29] = [
     SourceFault::OtherRange(0),
     SourceFault::Padding,
     SourceFault::GzipDamaged,
+    SourceFault::GzipCut,
     SourceFault::GzipBomb,
     SourceFault::Headers(100_000),
     SourceFault::HeaderBytes(1_000_000),
@@ -112,7 +113,7 @@ async fn always(fault: SourceFault) -> (Failure, u64, Stage) {
 const MOST: u64 = RANGE_ATTEMPTS_MAX as u64;
 
 /// Faults that last: how often each is met, what it is called, and what the message has.
-const LASTING: [(SourceFault, u64, FailureKind, &str); 20] = [
+const LASTING: [(SourceFault, u64, FailureKind, &str); 21] = [
     (
         SourceFault::Closed,
         MOST,
@@ -190,6 +191,12 @@ const LASTING: [(SourceFault, u64, FailureKind, &str); 20] = [
         MOST,
         FailureKind::RangeInvalid,
         "the gzip body is damaged or cut off",
+    ),
+    (
+        SourceFault::GzipCut,
+        MOST,
+        FailureKind::RangeInvalid,
+        "the gzip body ",
     ),
     (
         SourceFault::GzipBomb,

@@ -46,6 +46,8 @@ pub(crate) enum SourceFault {
     Oversized,
     /// gzip with a byte changed.
     GzipDamaged,
+    /// gzip, cut in the middle and ended in good order: its last bytes state any size.
+    GzipCut,
     /// gzip that states little and decodes to 64 MiB.
     GzipBomb,
     /// A body that does not end.
@@ -133,7 +135,7 @@ impl Faults {
 }
 
 /// A source's faults that pass quickly, for a soak.
-const QUICK_SOURCE_FAULTS: [SourceFault; 21] = [
+const QUICK_SOURCE_FAULTS: [SourceFault; 22] = [
     SourceFault::Closed,
     SourceFault::ResetAt(0),
     SourceFault::ResetAt(40),
@@ -154,6 +156,7 @@ const QUICK_SOURCE_FAULTS: [SourceFault; 21] = [
     SourceFault::Padding,
     SourceFault::OtherRange(0),
     SourceFault::GzipDamaged,
+    SourceFault::GzipCut,
     SourceFault::ChunkedGarbage,
 ];
 

@@ -233,8 +233,8 @@ fn wrong_lines(fault: SourceFault, body: &[u8]) -> String {
 }
 
 /// A body in one chunk, ended in good order.
-fn chunked(body: &[u8]) -> Vec<u8> {
-    let mut answer = head(200, "transfer-encoding: chunked\r\n");
+fn chunked(headers: &str, body: &[u8]) -> Vec<u8> {
+    let mut answer = head(200, &format!("{headers}transfer-encoding: chunked\r\n"));
     answer.extend(format!("{:x}\r\n", body.len()).into_bytes());
     answer.extend_from_slice(body);
     answer.extend_from_slice(b"\r\n0\r\n\r\n");
@@ -278,6 +278,10 @@ fn wrong(fault: SourceFault, body: &[u8]) -> (Vec<u8>, bool) {
             damaged[middle] ^= 0x55;
             encoded(&damaged)
         }
+        SourceFault::GzipCut => {
+            let whole = gzip(body);
+            chunked("content-encoding: gzip\r\n", &whole[..whole.len() / 2])
+        }
         SourceFault::GzipBomb => encoded(&gzip_bomb()),
         SourceFault::Brotli => with_body(200, "content-encoding: br\r\n", body),
         SourceFault::Headers(count) => {
@@ -287,7 +291,7 @@ fn wrong(fault: SourceFault, body: &[u8]) -> (Vec<u8>, bool) {
         SourceFault::HeaderBytes(bytes) => {
             with_body(200, &format!("etag: \"{}\"\r\n", "e".repeat(bytes)), body)
         }
-        SourceFault::TruncatedChunked => chunked(&body[..body.len() / 2]),
+        SourceFault::TruncatedChunked => chunked("", &body[..body.len() / 2]),
         SourceFault::ChunkedGarbage => {
             let mut answer = head(200, "transfer-encoding: chunked\r\n");
             answer.extend_from_slice(b"zz\r\nno chunk\r\n");

@@ -137,9 +137,16 @@ impl Attempts {
     }
 
     async fn stored(&self, report: Report, attempt: u32) -> Result<StoredPrefix, FailedPrefix> {
-        match self.destination.write_report(&report).await {
-            Ok(()) => Ok(StoredPrefix::new(&report, attempt)),
-            Err(error) => Err(self.failed(destination_failure(&error), attempt)),
+        // The object is there: its report is worth as many attempts as an invocation.
+        let mut waits = waits(self.settings.first_wait_max);
+        loop {
+            let Err(error) = self.destination.write_report(&report).await else {
+                return Ok(StoredPrefix::new(&report, attempt));
+            };
+            match waits.next() {
+                Some(wait) if !self.stop.is_cancelled() => tokio::time::sleep(wait).await,
+                _ => return Err(self.failed(destination_failure(&error), attempt)),
+            }
         }
     }
 }
@@ -151,5 +158,5 @@ fn asked_wait(failure: &Failure) -> Duration {
 }
 
 fn destination_failure(error: &anyhow::Error) -> Failure {
-    Failure::lasting(FailureKind::Destination, format!("{error:#}"))
+    Failure::passing(FailureKind::Destination, format!("{error:#}"))
 }

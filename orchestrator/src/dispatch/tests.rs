@@ -354,6 +354,12 @@ async fn a_destination_that_cannot_be_prepared_is_said_to_be_one() {
     let failure = &outcome.failed[&Prefix::from_number(0)].failure;
     assert_eq!(failure.kind, FailureKind::Destination);
     assert_eq!(failure.message, "no signature");
+    let attempts = outcome.failed[&Prefix::from_number(0)].attempts;
+    assert_eq!(
+        attempts,
+        crate::retry::ATTEMPTS_MAX,
+        "a bucket may be away for a moment"
+    );
 }
 
 #[tokio::test]

@@ -200,16 +200,28 @@ impl RemoteHost {
         let report = answer::read(body, on_progress).await.unwrap_or_else(|| {
             let message = format!("the component at {url} ended its answer without a final event");
             Err(Failure::passing(FailureKind::Died, message).into())
-        })?;
-        let source = self.source.to_string();
-        if report.source != source {
-            let message = format!(
-                "the component at {url} mirrors {}, and this run is about {source}; name the component's source with --source",
-                report.source
-            );
-            return Err(Failure::lasting(FailureKind::Configuration, message).into());
+        });
+        let told = match &report {
+            Ok(report) => Some(report),
+            Err(failed) => failed.sent.as_deref(),
+        };
+        if let Some(told) = told {
+            self.check(url, job, told)?;
         }
-        Ok(report)
+        report
+    }
+
+    /// Refuses a report that is about something else than was asked for: the component has another source than the run.
+    fn check(&self, url: &ComponentUrl, job: &Job, report: &Report) -> Result<(), Failure> {
+        let source = self.source.to_string();
+        if report.source == source && report.prefix == job.prefix {
+            return Ok(());
+        }
+        let message = format!(
+            "the component at {url} mirrors {} of {}, and this run is about {source}; name the component's source with --source",
+            report.prefix, report.source
+        );
+        Err(Failure::lasting(FailureKind::Configuration, message))
     }
 }
 

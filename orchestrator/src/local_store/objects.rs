@@ -324,17 +324,30 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Folders in folders that are looked through for what a killed process left.
+const DEPTH_MAX: usize = 16;
+
 fn remove_abandoned(folder: &Path) {
+    remove_abandoned_below(folder, DEPTH_MAX);
+}
+
+fn remove_abandoned_below(folder: &Path, depth: usize) {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     for entry in entries {
-        let is_temporary = entry
-            .file_name()
-            .as_encoded_bytes()
-            .starts_with(TEMPORARY_PREFIX.as_bytes());
-        if !is_temporary {
+        let path = entry.path();
+        // Of the entry itself: a link is not followed.
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_folder && depth > 0 {
+            remove_abandoned_below(&path, depth - 1);
+        }
+        let name = entry.file_name();
+        if is_folder
+            || !name
+                .as_encoded_bytes()
+                .starts_with(TEMPORARY_PREFIX.as_bytes())
+        {
             continue;
         }
-        let path = entry.path();
         let is_abandoned = File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
         if is_abandoned && let Err(error) = std::fs::remove_file(&path) {
             tracing::warn!(path = %path.display(), %error, "an abandoned upload could not be removed");
@@ -342,12 +355,13 @@ fn remove_abandoned(folder: &Path) {
     }
 }
 
-fn generation_of(metadata: &std::fs::Metadata) -> io::Result<u64> {
+pub(super) fn generation_of(metadata: &std::fs::Metadata) -> io::Result<u64> {
     let since = metadata
         .modified()?
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    Ok(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+    // 0 is no generation: in a condition, it says that there is no object.
+    Ok(u64::try_from(since.as_micros()).unwrap_or(u64::MAX).max(1))
 }
 
 /// The generation of the object at `path`, `None` where there is none.
@@ -493,14 +507,32 @@ mod tests {
     }
 
     #[test]
+    fn a_file_from_the_beginning_of_time_has_a_generation_that_can_be_named() {
+        let (_folder, objects) = objects();
+        let path = objects.path("x").expect("a path");
+        let stored = File::create(&path).expect("a file");
+        let times = FileTimes::new().set_modified(UNIX_EPOCH);
+        stored.set_times(times).expect("set");
+        assert_eq!(current_generation(&path).expect("looked at"), Some(1));
+        assert!(write(&objects, "x", b"2", GenerationMatch::Is(1)).is_ok());
+    }
+
+    #[test]
     fn what_a_killed_process_left_is_removed_and_what_is_being_written_is_not() {
         let (folder, objects) = objects();
         let path = objects.path("AB.tar").expect("a path");
         let writing = objects.begin(&path).expect("begun");
-        let abandoned = folder.path().join(".prefix-tar-upload-dead");
-        std::fs::write(&abandoned, b"half").expect("written");
+        std::fs::create_dir_all(folder.path().join("a/b")).expect("folders");
+        let abandoned = ["", "a/", "a/b/"].map(|below| {
+            folder
+                .path()
+                .join(format!("{below}.prefix-tar-upload-dead"))
+        });
+        for path in &abandoned {
+            std::fs::write(path, b"half").expect("written");
+        }
         let _other = Objects::open(folder.path().to_owned());
-        assert!(!abandoned.exists());
+        assert!(abandoned.iter().all(|path| !path.exists()));
         assert!(writing.temporary.path().exists());
     }
 }
