@@ -343,18 +343,6 @@ impl From<Crc32c> for String {
     }
 }
 
-/// Finds the CRC32C in the values of a store's `x-goog-hash` headers, which come one by one or as a list:
-/// `crc32c=AAAAAA==,md5=...`.
-pub fn crc32c_of_goog_hash<'value>(
-    values: impl IntoIterator<Item = &'value str>,
-) -> Option<Crc32c> {
-    values
-        .into_iter()
-        .flat_map(|value| value.split(','))
-        .find_map(|part| part.trim().strip_prefix("crc32c="))
-        .and_then(|text| text.parse().ok())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -440,21 +428,6 @@ mod tests {
             url.expose_path_and_query_to_the_wire()
                 .ends_with("Signature=5ec4e7")
         );
-    }
-
-    #[test]
-    fn a_checksum_is_found_in_either_form_of_the_header() {
-        let expected = Some(Crc32c(0xC994_65AA));
-        assert_eq!(
-            crc32c_of_goog_hash(["crc32c=yZRlqg==,md5=XrY7u+Ae7tCTyyK7j1rNww=="]),
-            expected
-        );
-        assert_eq!(
-            crc32c_of_goog_hash(["md5=XrY7u+Ae7tCTyyK7j1rNww==", "crc32c=yZRlqg=="]),
-            expected
-        );
-        assert_eq!(crc32c_of_goog_hash(["md5=XrY7u+Ae7tCTyyK7j1rNww=="]), None);
-        assert_eq!(crc32c_of_goog_hash(["crc32c=yZRl"]), None);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //!
 //! 1. [`prefix`] names it: `AB7FF`, the range at index `7FF` of prefix `AB`.
 //! 2. [`job`] says what the component is sent (a prefix and a signed URL) and what it answers (events, the last
-//!    of which carries the report); [`failure`] says why there is no report.
+//!    of which carries the report); [`failure`] says why there is no report,
+//!    [`store_answer`] what a store has said.
 //! 3. [`configuration`] is what the operator says: the [`source`] of the ranges, the [`token`] that opens the door,
 //!    and to which [`authority`] an upload may go.
 //! 4. [`window`] says how many requests may be in flight, [`chunk_pool`] holds what they bring,
@@ -24,6 +25,7 @@ pub mod configuration;
 pub mod failure;
 pub mod job;
 pub mod source;
+pub mod store_answer;
 pub mod token;
 
 pub mod limits;

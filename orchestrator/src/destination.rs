@@ -11,6 +11,10 @@ use prefix_tar::prefix::Prefix;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
+
+/// How much longer than an invocation a signed URL lives: it has to be sent, too.
+const EXPIRY_MARGIN: Duration = Duration::from_secs(60);
 
 /// An object as the store has it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 pub mod answer;
 pub mod embedded;
 pub mod remote;
+mod timed_body;
 
 use prefix_tar::failure::Failure;
 use prefix_tar::job::{Job, Report};

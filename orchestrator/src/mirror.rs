@@ -1,4 +1,5 @@
-//! The main job in one call: from a source to a destination, one component invocation per prefix. It puts destination, host, dispatch and manifest together; each does its own part.
+//! The main job in one call: from a source to a destination, one component invocation per prefix. It puts
+//! destination, host, dispatch and manifest together; each does its own part.
 
 use crate::destination::bucket::{BucketDestination, ObjectOptions};
 use crate::destination::folder::FolderDestination;

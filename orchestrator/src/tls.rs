@@ -1,7 +1,10 @@
-//! TLS: the one crypto provider, and the certificates that are trusted.
-//! Connections are left to whoever opens them.
+//! TLS: the one crypto provider, the certificates that are trusted, and how connections are opened with them.
+//! What is sent over them is left to whoever has them.
 
 use anyhow::Context as _;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use prefix_tar::limits::CONNECT_TIMEOUT;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
 use std::path::Path;
@@ -12,11 +15,28 @@ pub fn install_crypto_provider() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
+/// Opens connections, plain and over TLS, with HTTP/2 where the other end has it.
+///
+/// # Errors
+/// The CA file cannot be read or has no certificate, or there is no certificate to trust at all.
+pub fn connector(ca_file: Option<&Path>) -> anyhow::Result<HttpsConnector<HttpConnector>> {
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    Ok(HttpsConnectorBuilder::new()
+        .with_tls_config(client_config(ca_file)?)
+        .https_or_http()
+        .enable_http1()
+        .enable_http2()
+        .wrap_connector(http))
+}
+
 /// A client configuration that trusts the platform's certificates and, where it is given, a private CA.
 ///
 /// # Errors
 /// The CA file cannot be read or has no certificate, or there is no certificate to trust at all.
-pub fn client_config(ca_file: Option<&Path>) -> anyhow::Result<ClientConfig> {
+fn client_config(ca_file: Option<&Path>) -> anyhow::Result<ClientConfig> {
     install_crypto_provider();
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();

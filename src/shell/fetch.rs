@@ -3,10 +3,9 @@
 
 use super::incoming::BodyReader;
 use super::outgoing::{
-    Peer, PendingResponse, Target, Timeouts, header, is_passing_status, request,
-    stated_retry_after, transport_failure,
+    Peer, PendingResponse, Target, Timeouts, header, request, stated_retry_after, transport_failure,
 };
-use super::reactor::{Moment, Sleep, until};
+use super::reactor::{Moment, Sleep, within};
 use crate::chunk_pool::{BodyBytes, ChunkPool};
 use crate::distinct::FirstHashes;
 use crate::failure::{Failure, FailureKind};
@@ -20,6 +19,7 @@ use crate::prefix::RangeName;
 use crate::range_body::RangeCheck;
 use crate::retry::{Backoff, RetryBudget, with_attempts};
 use crate::source::{Encoding, SourceUrl};
+use crate::store_answer::is_passing_status;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -214,8 +214,7 @@ impl Fetcher {
     }
 
     async fn attempt(&self, range: RangeName) -> Result<Fetched, FailedAttempt> {
-        let deadline = Moment::now().after(REQUEST_TIME_MAX);
-        match until(deadline, self.fetch_once(range)).await {
+        match within(REQUEST_TIME_MAX, self.fetch_once(range)).await {
             Some(result) => result,
             None => {
                 let message = format!(
@@ -395,9 +394,7 @@ impl Fetcher {
             .and_then(|()| check.finish())
             .map_err(|error| self.range_failure(FailureKind::RangeInvalid, error))
     }
-}
 
-impl Fetcher {
     /// Checks that no other range has the same body.
     fn tell_apart(&self, range: RangeName, body: &BodyBytes) -> Result<(), Failure> {
         let first = body.pieces().next().and_then(<[u8]>::first_chunk);

@@ -196,9 +196,3 @@ pub(super) fn transport_failure(peer: Peer, tried: &str, code: &ErrorCode) -> Fa
         Failure::passing(kind, message)
     }
 }
-
-/// Whether a status may be another one at the next attempt: 408, 429 and the server's own errors, but for
-/// 507: a full disk stays full.
-pub(super) const fn is_passing_status(status: u16) -> bool {
-    matches!(status, 408 | 429 | 500..=506 | 508..=599)
-}

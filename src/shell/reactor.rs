@@ -162,13 +162,17 @@ impl Drop for Sleep {
     }
 }
 
-/// What `work` gives, or `None` where it is not ready by `at`. It is dropped then.
-pub(super) async fn until<T>(at: Moment, work: impl Future<Output = T>) -> Option<T> {
+/// What `work` gives, or `None` where it is not ready within `time`. It is dropped then. Work that is ready at once
+/// costs no look at the clock.
+pub(super) async fn within<T>(time: Duration, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
-    let mut sleep = Sleep::until(at);
+    let mut sleep = None;
     poll_fn(|context| match work.as_mut().poll(context) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => Pin::new(&mut sleep).poll(context).map(|()| None),
+        Poll::Pending => {
+            let sleep = sleep.get_or_insert_with(|| Sleep::until(Moment::now().after(time)));
+            Pin::new(sleep).poll(context).map(|()| None)
+        }
     })
     .await
 }

@@ -5,10 +5,9 @@
 
 use super::incoming::read_text;
 use super::outgoing::{
-    Peer, PendingResponse, Target, Timeouts, header, is_passing_status, request,
-    stated_retry_after, transport_failure,
+    Peer, PendingResponse, Target, Timeouts, header, request, stated_retry_after, transport_failure,
 };
-use super::reactor::{Moment, Readiness, until};
+use super::reactor::{Readiness, within};
 use crate::checksum::Crc32cStream;
 use crate::chunk_pool::BodyBytes;
 use crate::failure::{Failure, FailureKind};
@@ -18,6 +17,7 @@ use crate::limits::{
     UPLOAD_BUFFER_BYTES, UPLOAD_STALL_TIME_MAX, UPLOAD_TIMEOUT,
 };
 use crate::prefix::RangeName;
+use crate::store_answer::{crc32c_of_goog_hash, error_code, is_passing_status};
 use crate::tar;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -168,12 +168,8 @@ impl Upload {
     async fn send_buffer(&mut self) -> Result<(), Failure> {
         self.checksum.push(&self.buffer);
         let mut sent = 0;
-        let deadline = Moment::now().after(UPLOAD_STALL_TIME_MAX);
-        let broken = until(
-            deadline,
-            poll_fn(|context| self.poll_send(context, &mut sent)),
-        );
-        let broken = broken.await;
+        let sending = poll_fn(|context| self.poll_send(context, &mut sent));
+        let broken = within(UPLOAD_STALL_TIME_MAX, sending).await;
         self.buffer.clear();
         let response = match broken {
             Some(None) => return Ok(()),
@@ -186,8 +182,8 @@ impl Upload {
 
     /// The store's response, or an error in its place.
     async fn answer(&mut self) -> Result<Result<IncomingResponse, ErrorCode>, Failure> {
-        let deadline = Moment::now().after(UPLOAD_ANSWER_TIME_MAX);
-        let response = until(deadline, poll_fn(|context| self.response.poll(context))).await;
+        let response = poll_fn(|context| self.response.poll(context));
+        let response = within(UPLOAD_ANSWER_TIME_MAX, response).await;
         response.ok_or_else(|| self.stalled("did not answer", UPLOAD_ANSWER_TIME_MAX))
     }
 
@@ -307,7 +303,7 @@ impl Upload {
             .into_iter()
             .filter_map(|value| String::from_utf8(value).ok())
             .collect();
-        match job::crc32c_of_goog_hash(hashes.iter().map(String::as_str)) {
+        match crc32c_of_goog_hash(hashes.iter().map(String::as_str)) {
             Some(stored) if stored == sent.crc32c => Ok(()),
             Some(stored) => Err(Failure::passing(
                 FailureKind::StoreChecksum,
@@ -334,9 +330,7 @@ enum Broken {
 
 /// The `<Code>` of a store's XML error document, where it has one.
 async fn read_error_code(response: &IncomingResponse) -> Option<String> {
-    let deadline = Moment::now().after(STORE_ERROR_TIME_MAX);
-    let text = until(deadline, read_text(response, STORE_ERROR_BYTES_MAX)).await?;
-    let code = text.split_once("<Code>")?.1.split_once("</Code>")?.0;
-    let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    is_code.then(|| code.to_owned())
+    let text = read_text(response, STORE_ERROR_BYTES_MAX);
+    let text = within(STORE_ERROR_TIME_MAX, text).await?;
+    error_code(&text).map(str::to_owned)
 }

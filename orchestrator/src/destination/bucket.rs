@@ -8,7 +8,7 @@ mod requests;
 
 pub use files::BucketFiles;
 
-use super::{Destination, StoredObject};
+use super::{Destination, EXPIRY_MARGIN, StoredObject};
 use crate::host::embedded::Origin;
 use crate::manifest::{MANIFEST_NAME, Manifest, object_name, report_name};
 use crate::sign::UrlSigner;
@@ -16,8 +16,9 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use prefix_tar::authority::Authority;
-use prefix_tar::job::{Crc32c, Report, Upload, crc32c_of_goog_hash};
+use prefix_tar::job::{Crc32c, Report, Upload};
 use prefix_tar::prefix::Prefix;
+use prefix_tar::store_answer::crc32c_of_goog_hash;
 use requests::{Answer, Requests};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -31,9 +32,6 @@ pub const ENDPOINT_DEFAULT: &str = "https://storage.googleapis.com";
 
 /// The customary environment variable for another store.
 const EMULATOR_VARIABLE: &str = "STORAGE_EMULATOR_HOST";
-
-/// How much longer than an invocation a signed URL lives: it has to be sent, too.
-const EXPIRY_MARGIN: Duration = Duration::from_secs(60);
 
 /// A path in a bucket, in bytes: an object's name has 1,024 at the most, with `/manifest.json` behind the path.
 const PATH_BYTES_MAX: usize = 1000;

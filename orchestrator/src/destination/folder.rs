@@ -3,7 +3,7 @@
 
 mod lock;
 
-use super::{Destination, StoredObject};
+use super::{Destination, EXPIRY_MARGIN, StoredObject};
 use crate::host::embedded::{InProcess, Origin};
 use crate::http_server::HttpServer;
 use crate::local_store::objects::{GenerationMatch, Objects, current_generation};
@@ -36,9 +36,6 @@ const AUTHORITY: &str = "localhost";
 
 /// How long the end of uploads that were given up is waited for.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How much longer than an invocation a signed URL lives: it has to be sent, too.
-const EXPIRY_MARGIN: Duration = Duration::from_secs(60);
 
 /// A folder, and the store that writes to it.
 #[derive(Debug)]
@@ -300,7 +297,7 @@ async fn remove(path: PathBuf) -> anyhow::Result<()> {
 
 fn write_whole(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut temporary = crate::local_store::objects::temporary_file(folder)?;
+    let mut temporary = crate::local_store::temporary::file(folder)?;
     temporary.write_all(text)?;
     temporary.as_file().sync_all()?;
     temporary.persist(path)?;

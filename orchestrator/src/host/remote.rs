@@ -2,29 +2,26 @@
 //! fails is left alone for a while, and the others take its work. That an invocation is tried again, and how often,
 //! is left to `dispatch`.
 
+use super::timed_body::TimedBody;
 use super::{FailedInvocation, Host, InvocationProgress, answer};
 use anyhow::Context as _;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::{Body, Frame, Incoming};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use prefix_tar::failure::{Failure, FailureKind};
 use prefix_tar::job::{Event, JOB_CONTENT_TYPE, Job, Report};
-use prefix_tar::limits::CONNECT_TIMEOUT;
 use prefix_tar::source::SourceUrl;
 use prefix_tar::token::Token;
 use std::fmt;
 use std::path::Path;
-use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
-use tokio::time::Sleep;
 
 /// Endpoints at the most.
 pub const ENDPOINTS_MAX: usize = 64;
@@ -117,16 +114,7 @@ impl RemoteHost {
             "there are {} components; 1 to {ENDPOINTS_MAX} are possible",
             urls.len()
         );
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(crate::tls::client_config(ca_file)?)
-            .https_or_http()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(http);
+        let connector = crate::tls::connector(ca_file)?;
         let mut authorization = HeaderValue::from_str(&token.expose_bearer_to_the_wire())
             .context("the token cannot be a header")?;
         authorization.set_sensitive(true);
@@ -196,7 +184,7 @@ impl RemoteHost {
         if response.status() != http::StatusCode::OK {
             return Err(refusal(url, response).await);
         }
-        let body = HeardBody::new(response.into_body());
+        let body = TimedBody::new(response.into_body(), SILENCE_MAX);
         let report = answer::read(body, on_progress).await.unwrap_or_else(|| {
             let message = format!("the component at {url} ended its answer without a final event");
             Err(Failure::passing(FailureKind::Died, message).into())
@@ -326,45 +314,6 @@ async fn refusal(url: &ComponentUrl, response: http::Response<Incoming>) -> Fail
         ),
     };
     failure.into()
-}
-
-/// An answer's body that ends with an error where nothing is heard for too long.
-struct HeardBody {
-    body: Incoming,
-    silence: Option<Pin<Box<Sleep>>>,
-}
-
-impl HeardBody {
-    const fn new(body: Incoming) -> Self {
-        Self {
-            body,
-            silence: None,
-        }
-    }
-}
-
-/// Nothing was heard for too long, or the connection is lost.
-#[derive(Debug)]
-struct NotHeard;
-
-impl Body for HeardBody {
-    type Data = Bytes;
-    type Error = NotHeard;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, NotHeard>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
-            self.silence = None;
-            return Poll::Ready(frame.map(|frame| frame.map_err(|_| NotHeard)));
-        }
-        let silence = self
-            .silence
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(SILENCE_MAX)));
-        ready!(silence.as_mut().poll(context));
-        Poll::Ready(Some(Err(NotHeard)))
-    }
 }
 
 #[cfg(test)]

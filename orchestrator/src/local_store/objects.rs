@@ -1,11 +1,10 @@
 //! Objects as files of a folder: whole or not there, each with a generation and a checksum.
 //! Who may read or write them, and how that is said in HTTP, is left to the store.
 //!
-//! An object is written to a temporary file, synced and renamed. A temporary file is locked for as long as
-//! somebody writes it, so what a killed process left behind is told from what is being written.
-//! A generation is the file's time of modification in microseconds, which survives a restart.
+//! An object is written to a temporary file, synced and renamed. A generation is the file's time of modification in microseconds, which survives a restart.
 
 use super::error::StoreError;
+use super::temporary;
 use prefix_tar::job::Crc32c;
 use std::collections::HashMap;
 use std::fs::{File, FileTimes};
@@ -13,9 +12,6 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// How temporary files are called. Object names that begin so are refused.
-const TEMPORARY_PREFIX: &str = ".prefix-tar-upload-";
 
 /// GCS's bound on an object's name, in bytes.
 const NAME_BYTES_MAX: usize = 1024;
@@ -77,7 +73,7 @@ pub struct Objects {
 impl Objects {
     /// The objects of `folder`, which exists. Removes the temporary files that nobody writes any more.
     pub fn open(folder: PathBuf) -> Self {
-        remove_abandoned(&folder);
+        temporary::remove_abandoned(&folder);
         Self {
             folder,
             checksums: Mutex::default(),
@@ -93,9 +89,7 @@ impl Objects {
         let invalid = StoreError::InvalidArgument("The object's name is not valid here.");
         let relative = Path::new(name);
         let is_plain = relative.components().all(|part| match part {
-            Component::Normal(part) => !part
-                .as_encoded_bytes()
-                .starts_with(TEMPORARY_PREFIX.as_bytes()),
+            Component::Normal(part) => !temporary::is_name(part),
             _ => false,
         });
         let is_canonical = relative
@@ -290,68 +284,16 @@ fn begin(path: &Path) -> io::Result<PartialObject> {
         .ok_or_else(|| io::Error::other("the object has no folder"))?;
     std::fs::create_dir_all(parent)?;
     Ok(PartialObject {
-        temporary: temporary_file(parent)?,
+        temporary: temporary::file(parent)?,
         crc32c: 0,
         content_length: 0,
     })
-}
-
-/// A file in `folder` that goes when it is dropped or, after a kill, when the folder is opened again; to be
-/// written, synced and renamed.
-///
-/// # Errors
-/// The folder cannot be written to.
-pub fn temporary_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let temporary = tempfile::Builder::new()
-        .prefix(TEMPORARY_PREFIX)
-        .permissions(permissions())
-        .tempfile_in(folder)?;
-    // Says to another process that somebody writes it. Where locks are not to be had, nobody removes it either.
-    let _ = temporary.as_file().try_lock();
-    Ok(temporary)
-}
-
-/// As any file that is made: the user's umask decides, and not the temporary file's wish for privacy.
-fn permissions() -> std::fs::Permissions {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::Permissions::from_mode(0o666)
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
-    }
-}
-
-/// Folders in folders that are looked through for what a killed process left.
-const DEPTH_MAX: usize = 16;
-
-fn remove_abandoned(folder: &Path) {
-    remove_abandoned_below(folder, DEPTH_MAX);
-}
-
-fn remove_abandoned_below(folder: &Path, depth: usize) {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    for entry in entries {
-        let path = entry.path();
-        // Of the entry itself: a link is not followed.
-        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_folder && depth > 0 {
-            remove_abandoned_below(&path, depth - 1);
-        }
-        let name = entry.file_name();
-        if is_folder
-            || !name
-                .as_encoded_bytes()
-                .starts_with(TEMPORARY_PREFIX.as_bytes())
-        {
-            continue;
-        }
-        let is_abandoned = File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
-        if is_abandoned && let Err(error) = std::fs::remove_file(&path) {
-            tracing::warn!(path = %path.display(), %error, "an abandoned upload could not be removed");
-        }
     }
 }
 
@@ -515,24 +457,5 @@ mod tests {
         stored.set_times(times).expect("set");
         assert_eq!(current_generation(&path).expect("looked at"), Some(1));
         assert!(write(&objects, "x", b"2", GenerationMatch::Is(1)).is_ok());
-    }
-
-    #[test]
-    fn what_a_killed_process_left_is_removed_and_what_is_being_written_is_not() {
-        let (folder, objects) = objects();
-        let path = objects.path("AB.tar").expect("a path");
-        let writing = objects.begin(&path).expect("begun");
-        std::fs::create_dir_all(folder.path().join("a/b")).expect("folders");
-        let abandoned = ["", "a/", "a/b/"].map(|below| {
-            folder
-                .path()
-                .join(format!("{below}.prefix-tar-upload-dead"))
-        });
-        for path in &abandoned {
-            std::fs::write(path, b"half").expect("written");
-        }
-        let _other = Objects::open(folder.path().to_owned());
-        assert!(abandoned.iter().all(|path| !path.exists()));
-        assert!(writing.temporary.path().exists());
     }
 }

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use prefix_tar::limits::{CONNECT_TIMEOUT, REPORT_BYTES_MAX};
+use prefix_tar::limits::REPORT_BYTES_MAX;
 use prefix_tar::retry::Backoff;
+use prefix_tar::store_answer::{error_code, is_passing_status};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -47,11 +48,7 @@ impl Answer {
     /// An answer that nothing can be done with, with the store's `<Code>` and never the URL.
     pub(super) fn unexpected(&self) -> anyhow::Error {
         let text = String::from_utf8_lossy(&self.body);
-        let code = text
-            .split_once("<Code>")
-            .and_then(|(_, rest)| rest.split_once("</Code>"))
-            .map(|(code, _)| code)
-            .filter(|code| code.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+        let code = error_code(&text);
         let status = self.status.as_u16();
         let advice = match status {
             401 | 403 => "; does the account that signs have the right to do this?",
@@ -74,15 +71,7 @@ pub(super) struct Requests {
 
 impl Requests {
     pub(super) fn new(signer: UrlSigner, ca_file: Option<&Path>) -> anyhow::Result<Self> {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(crate::tls::client_config(ca_file)?)
-            .https_or_http()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(http);
+        let connector = crate::tls::connector(ca_file)?;
         Ok(Self {
             signer,
             client: Client::builder(TokioExecutor::new())
@@ -110,10 +99,9 @@ impl Requests {
                 Ok(outcome) => outcome,
                 Err(_) => Err(anyhow::anyhow!("{method} of {object} took too long")),
             };
-            let is_final = outcome.as_ref().is_ok_and(|answer| {
-                let status = answer.status.as_u16();
-                !matches!(status, 408 | 429 | 500..=599)
-            });
+            let is_final = outcome
+                .as_ref()
+                .is_ok_and(|answer| !is_passing_status(answer.status.as_u16()));
             match waits.next() {
                 Some(wait) if !is_final => tokio::time::sleep(wait).await,
                 _ => return outcome,

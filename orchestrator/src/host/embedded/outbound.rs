@@ -6,13 +6,14 @@
 mod bodies;
 mod errors;
 
-use bodies::{DeclaredBody, TimedBody};
-use errors::{error_of_client, was_not_processed};
+use crate::host::timed_body::TimedBody;
+use bodies::DeclaredBody;
+use errors::{error_of_body, error_of_client, was_not_processed};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -128,16 +129,7 @@ pub(super) struct Lanes {
 
 impl Lanes {
     pub(super) fn new(origins: Vec<Origin>, ca_file: Option<&Path>) -> anyhow::Result<Self> {
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(crate::tls::client_config(ca_file)?)
-            .https_or_http()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(http);
+        let connector = crate::tls::connector(ca_file)?;
         Ok(Self {
             origins: origins.into(),
             connector,
@@ -273,7 +265,11 @@ async fn send(
             .await
             .map_err(|_| Error::ConnectionReadTimeout)?
             .map_err(|error| error_of_client(&error))?;
-    Ok(response.map(|body| TimedBody::new(body, between_bytes).boxed_unsync()))
+    Ok(response.map(|body| {
+        TimedBody::new(body, between_bytes)
+            .map_err(|lost| error_of_body(&lost))
+            .boxed_unsync()
+    }))
 }
 
 /// Sends a request, and where it has no body, sends it again when the server says that it has not looked at it.

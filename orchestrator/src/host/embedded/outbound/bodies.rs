@@ -1,14 +1,11 @@
-//! Bodies of the component's outgoing requests: held to the length and to the time that were promised.
+//! Bodies of the component's outgoing requests: held to the length that was promised.
 //! Where they come from and go to is left to the requests.
 
-use super::errors::error_of_hyper;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
-use tokio::time::{Instant, Sleep};
 use wasmtime_wasi_http::{Error, WasiBody};
 
 /// A request's body that ends with an error where it is shorter than declared. A store that is torn down by a
@@ -66,58 +63,6 @@ impl Body for DeclaredBody {
     fn size_hint(&self) -> SizeHint {
         self.left
             .map_or_else(|| self.body.size_hint(), SizeHint::with_exact)
-    }
-}
-
-/// A response's body that ends with an error where nothing comes for too long. What the guest does not ask
-/// for is not waited for.
-#[derive(Debug)]
-pub(super) struct TimedBody {
-    body: Incoming,
-    between_bytes: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl TimedBody {
-    pub(super) const fn new(body: Incoming, between_bytes: Duration) -> Self {
-        Self {
-            body,
-            between_bytes,
-            timer: None,
-        }
-    }
-}
-
-impl Body for TimedBody {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        match Pin::new(&mut self.body).poll_frame(context) {
-            Poll::Ready(frame) => {
-                self.timer = None;
-                Poll::Ready(frame.map(|frame| frame.map_err(|error| error_of_hyper(&error))))
-            }
-            Poll::Pending => {
-                let deadline = Instant::now() + self.between_bytes;
-                let timer = self
-                    .timer
-                    .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-                ready!(timer.as_mut().poll(context));
-                Poll::Ready(Some(Err(Error::ConnectionReadTimeout)))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

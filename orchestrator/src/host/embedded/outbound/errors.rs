@@ -1,6 +1,7 @@
 //! What the errors of a client mean in WASI's words, and which of them say that nothing was done.
 //! What follows from an error is left to the request, and to the component.
 
+use crate::host::timed_body::BodyLost;
 use std::error::Error as StdError;
 use wasmtime_wasi_http::Error;
 
@@ -69,8 +70,15 @@ fn error_of_tls(error: &rustls::Error) -> Error {
     }
 }
 
-/// The error of a response that broke off.
-pub(super) fn error_of_hyper(error: &hyper::Error) -> Error {
+/// The error of a response's body whose rest does not come.
+pub(super) fn error_of_body(lost: &BodyLost) -> Error {
+    match lost {
+        BodyLost::Silent => Error::ConnectionReadTimeout,
+        BodyLost::Broken(error) => error_of_hyper(error),
+    }
+}
+
+fn error_of_hyper(error: &hyper::Error) -> Error {
     if error.is_incomplete_message() {
         Error::HttpResponseIncomplete
     } else if error.is_parse() {

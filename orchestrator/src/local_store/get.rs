@@ -1,0 +1,156 @@
+//! A GET or a HEAD: an object's description, and its bytes or some of them.
+//! Whether they may be had is left to the store.
+
+use super::error::StoreError;
+use super::objects::{ObjectMetadata, Objects, generation_of};
+use super::{StoreBody, describe, insert, on_disk, text};
+use futures::TryStreamExt as _;
+use http::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue,
+    LAST_MODIFIED, RANGE,
+};
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio_util::io::ReaderStream;
+
+/// What is read at once of an object that is sent, in bytes.
+const READ_BYTES: usize = 128 * 1024;
+
+/// How often an object is opened again because another has just taken its name.
+const OPENINGS_MAX: u32 = 8;
+
+fn read_error(error: &io::Error) -> StoreError {
+    tracing::error!(%error, "an object could not be read");
+    StoreError::InternalError
+}
+
+async fn look_up(objects: Arc<Objects>, path: &Path) -> Result<ObjectMetadata, StoreError> {
+    let path = path.to_owned();
+    on_disk(move || {
+        objects
+            .metadata(&path)
+            .map_err(|error| read_error(&error))?
+            .ok_or(StoreError::NoSuchKey)
+    })
+    .await
+}
+
+/// An object's metadata, and the file that they are of: another may have taken its name in between.
+async fn open_known(
+    objects: Arc<Objects>,
+    path: &Path,
+) -> Result<(ObjectMetadata, tokio::fs::File), StoreError> {
+    for _ in 0..OPENINGS_MAX {
+        let metadata = look_up(Arc::clone(&objects), path).await?;
+        let file = tokio::fs::File::open(path)
+            .await
+            .map_err(|error| read_error(&error))?;
+        let opened = file.metadata().await.map_err(|error| read_error(&error))?;
+        let generation = generation_of(&opened).map_err(|error| read_error(&error))?;
+        if generation == metadata.generation {
+            return Ok((metadata, file));
+        }
+    }
+    Err(StoreError::InternalError)
+}
+
+/// Answers with an object, or with the part of it that `Range` asks for.
+pub(super) async fn get(
+    objects: Arc<Objects>,
+    path: PathBuf,
+    headers: &HeaderMap,
+) -> Result<Response<StoreBody>, StoreError> {
+    let (metadata, mut file) = open_known(objects, &path).await?;
+    let whole = 0..metadata.content_length;
+    let wanted = match text(headers, RANGE.as_str()) {
+        Some(range) => byte_range(range, metadata.content_length)?,
+        None => None,
+    };
+    let status = match wanted {
+        Some(_) => StatusCode::PARTIAL_CONTENT,
+        None => StatusCode::OK,
+    };
+    let bytes = wanted.clone().unwrap_or(whole);
+    file.seek(io::SeekFrom::Start(bytes.start))
+        .await
+        .map_err(|error| read_error(&error))?;
+    let length = bytes.end - bytes.start;
+    let stream = ReaderStream::with_capacity(file.take(length), READ_BYTES).map_ok(Frame::data);
+    let mut response = Response::new(StreamBody::new(stream).boxed_unsync());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    describe(headers, &metadata)?;
+    headers.insert(CONTENT_LENGTH, length.into());
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(&path)));
+    let modified = UNIX_EPOCH + Duration::from_micros(metadata.generation);
+    insert(headers, LAST_MODIFIED, &httpdate::fmt_http_date(modified))?;
+    if let Some(wanted) = wanted {
+        let (first, last) = (wanted.start, wanted.end - 1);
+        let total = metadata.content_length;
+        insert(
+            headers,
+            CONTENT_RANGE,
+            &format!("bytes {first}-{last}/{total}"),
+        )?;
+    }
+    Ok(response)
+}
+
+/// The bytes that a `Range` asks for: `None` where it asks for several ranges, which are not served, or is
+/// malformed, and the whole object is sent (RFC 9110, 14.2).
+fn byte_range(value: &str, length: u64) -> Result<Option<std::ops::Range<u64>>, StoreError> {
+    let parsed = value.strip_prefix("bytes=").and_then(|range| {
+        let (first, last) = range.trim().split_once('-')?;
+        match (first.parse::<u64>().ok(), last.parse::<u64>().ok()) {
+            (Some(first), Some(last)) if first <= last => {
+                Some(first..last.saturating_add(1).min(length))
+            }
+            (Some(first), None) if last.is_empty() => Some(first..length),
+            (None, Some(count)) if first.is_empty() => Some(length.saturating_sub(count)..length),
+            _ => None,
+        }
+    });
+    match parsed {
+        Some(range) if range.start < range.end => Ok(Some(range)),
+        Some(_) => Err(StoreError::InvalidRange),
+        None => Ok(None),
+    }
+}
+
+fn content_type(path: &Path) -> &'static str {
+    match path.extension().and_then(std::ffi::OsStr::to_str) {
+        Some("tar") => "application/x-tar",
+        Some("json") => "application/json",
+        _ => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_ranges_are_what_rfc_9110_says() {
+        for (value, range) in [
+            ("bytes=0-0", Ok(Some(0..1))),
+            ("bytes=5-", Ok(Some(5..10))),
+            ("bytes=-3", Ok(Some(7..10))),
+            ("bytes=-30", Ok(Some(0..10))),
+            ("bytes=8-99", Ok(Some(8..10))),
+            ("bytes=10-", Err(StoreError::InvalidRange)),
+            ("bytes=-0", Err(StoreError::InvalidRange)),
+            ("bytes=5-2", Ok(None)),
+            ("bytes=0-1,3-4", Ok(None)),
+            ("lines=0-1", Ok(None)),
+        ] {
+            assert_eq!(byte_range(value, 10), range, "{value}");
+        }
+    }
+}
