@@ -1,5 +1,5 @@
-//! What a store's answer says, whoever asked: the checksum in its headers, the code of its error, and whether it may
-//! be another at the next attempt. Reading the answer is left to who asked.
+//! What a store's answer says, whoever asked: the checksum in its headers, the code of its error and what to do about
+//! it, and whether it may be another at the next attempt. Reading the answer is left to who asked.
 
 use crate::job::Crc32c;
 
@@ -21,6 +21,33 @@ pub fn error_code(document: &str) -> Option<&str> {
     let (code, _) = rest.split_once("</Code>")?;
     let is_code = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
     is_code.then_some(code)
+}
+
+/// What whoever signs has to be permitted for a request of this method, for who was denied it.
+/// <https://cloud.google.com/storage/docs/access-control/iam-xml>
+fn permissions_wanted(method: &str) -> &'static str {
+    match method {
+        "PUT" => "storage.objects.create, and storage.objects.delete where it replaces an object",
+        "DELETE" => "storage.objects.delete",
+        _ => "storage.objects.get",
+    }
+}
+
+/// How a refused request is told: what was tried, the status, the store's `<Code>`, and what can be done about it.
+pub fn refusal(tried: &str, method: &str, status: u16, code: Option<&str>) -> String {
+    let code = code.unwrap_or_default();
+    let answered = format!("{tried} was answered {status} {code}");
+    let answered = answered.trim_end();
+    match (status, code) {
+        (401 | 403, "" | "AccessDenied") => format!(
+            "{answered}; the account that signs needs {}",
+            permissions_wanted(method)
+        ),
+        (403, "ExpiredToken" | "RequestTimeTooSkewed") => {
+            format!("{answered}; is the clock of this machine right?")
+        }
+        _ => answered.to_owned(),
+    }
 }
 
 /// Whether a status may be another one at the next attempt: 408, 429 and the server's own errors, but for
@@ -46,6 +73,40 @@ mod tests {
         );
         assert_eq!(crc32c_of_goog_hash(["md5=XrY7u+Ae7tCTyyK7j1rNww=="]), None);
         assert_eq!(crc32c_of_goog_hash(["crc32c=yZRl"]), None);
+    }
+
+    #[test]
+    fn who_is_denied_is_told_what_is_needed_and_nothing_is_guessed_of_other_refusals() {
+        let tried = "PUT of /b/AB.tar";
+        for (method, status, code, told) in [
+            (
+                "PUT",
+                403,
+                Some("AccessDenied"),
+                "PUT of /b/AB.tar was answered 403 AccessDenied; the account that signs needs storage.objects.create, and storage.objects.delete where it replaces an object",
+            ),
+            (
+                "GET",
+                401,
+                None,
+                "PUT of /b/AB.tar was answered 401; the account that signs needs storage.objects.get",
+            ),
+            (
+                "PUT",
+                403,
+                Some("ExpiredToken"),
+                "PUT of /b/AB.tar was answered 403 ExpiredToken; is the clock of this machine right?",
+            ),
+            (
+                "PUT",
+                403,
+                Some("SignatureDoesNotMatch"),
+                "PUT of /b/AB.tar was answered 403 SignatureDoesNotMatch",
+            ),
+            ("PUT", 500, None, "PUT of /b/AB.tar was answered 500"),
+        ] {
+            assert_eq!(refusal(tried, method, status, code), told);
+        }
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! What a test needs around it: a source, a destination, a host, and programs of others.
 
+pub(crate) mod certificates;
 pub(crate) mod component_server;
 pub(crate) mod faults;
 pub(crate) mod faulty_source;
 pub(crate) mod faulty_store;
+pub(crate) mod google;
 pub(crate) mod hosts;
 pub(crate) mod nginx;
 pub(crate) mod program;
 pub(crate) mod source;
+pub(crate) mod store_program;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};

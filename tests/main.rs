@@ -13,6 +13,8 @@
 //! - `limits`: bounds that a peer meets over the wire
 //! - `secrets`: nobody sees them who does not need them
 //! - `bucket`: `gs://`, by signed URLs alone
+//! - `credentials`: who signs them, when there is no key at hand
+//! - `permissions`: what each of Google's roles is enough for
 //! - `hosts`: the same component file on every host that there is
 //! - `remote`: components that run elsewhere
 //! - `door`: what the component answers to what is no job
@@ -27,6 +29,7 @@ mod cases {
     mod archive;
     mod bucket;
     mod command_line;
+    mod credentials;
     mod damage;
     mod death;
     mod door;
@@ -34,6 +37,7 @@ mod cases {
     mod limits;
     mod local_store;
     mod memory;
+    mod permissions;
     mod range_api;
     mod remote;
     mod resume;

@@ -55,6 +55,9 @@ pub trait Destination: Send + Sync {
     /// Removes the object of a prefix if it is of this generation: it is not what was sent.
     async fn discard(&self, prefix: Prefix, generation: &str) -> anyhow::Result<()>;
 
+    /// The manifest that is there; `None` where there is none, or none that can be read.
+    async fn manifest(&self) -> anyhow::Result<Option<Manifest>>;
+
     /// Writes a report, whole or not at all.
     async fn write_report(&self, report: &Report) -> anyhow::Result<()>;
 

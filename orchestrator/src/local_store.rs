@@ -8,6 +8,7 @@
 pub mod error;
 mod get;
 pub mod objects;
+pub mod permissions;
 mod put;
 pub mod signature;
 pub mod temporary;
@@ -22,10 +23,11 @@ use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use hyper::body::{Body, Incoming};
 use objects::{GenerationMatch, ObjectMetadata, Objects};
 use percent_encoding::percent_decode_str;
+use permissions::{Permission, Permissions};
 use signature::Verifier;
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -73,17 +75,24 @@ pub fn trusting(key: &ServiceAccountKey) -> anyhow::Result<Verifier> {
 pub struct LocalStore {
     buckets: Buckets,
     verifier: Verifier,
+    permissions: Permissions,
     open: Mutex<HashMap<String, Arc<Objects>>>,
     /// A place for each upload under way.
     uploads: Arc<Semaphore>,
 }
 
 impl LocalStore {
-    /// A store over `buckets` that trusts what `verifier` verifies.
+    /// A store over `buckets` that trusts what `verifier` verifies, and permits it everything.
     pub fn new(buckets: Buckets, verifier: Verifier) -> Arc<Self> {
+        Self::permitting(buckets, verifier, Permissions::ALL)
+    }
+
+    /// A store over `buckets` that trusts what `verifier` verifies, and permits it `permissions`.
+    pub fn permitting(buckets: Buckets, verifier: Verifier, permissions: Permissions) -> Arc<Self> {
         let store = Self {
             buckets,
             verifier,
+            permissions,
             open: Mutex::default(),
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX as usize)),
         };
@@ -186,13 +195,45 @@ impl LocalStore {
         let path = objects.path(&object)?;
         match parts.method {
             Method::PUT => {
+                self.require(Permission::Create)?;
+                self.permit_replacing(&objects, &path).await?;
                 let upload = Arc::clone(&self.uploads).acquire_owned().await;
                 let upload = upload.map_err(|_| StoreError::InternalError)?;
                 put::put(objects, path, &parts.headers, body, upload).await
             }
-            Method::GET | Method::HEAD => get::get(objects, path, &parts.headers).await,
-            Method::DELETE => delete(objects, path, &parts.headers).await,
+            Method::GET | Method::HEAD => {
+                self.require(Permission::Get)?;
+                get::get(objects, path, &parts.headers).await
+            }
+            Method::DELETE => {
+                self.require(Permission::Delete)?;
+                delete(objects, path, &parts.headers).await
+            }
             _ => Err(StoreError::MethodNotAllowed),
+        }
+    }
+
+    const fn require(&self, permission: Permission) -> Result<(), StoreError> {
+        if self.permissions.has(permission) {
+            Ok(())
+        } else {
+            Err(StoreError::PermissionDenied(permission))
+        }
+    }
+
+    /// Who replaces an object deletes one.
+    async fn permit_replacing(
+        &self,
+        objects: &Arc<Objects>,
+        path: &Path,
+    ) -> Result<(), StoreError> {
+        if self.permissions.has(Permission::Delete) {
+            return Ok(());
+        }
+        match get::look_up(Arc::clone(objects), path).await {
+            Ok(_) => Err(StoreError::PermissionDenied(Permission::Delete)),
+            Err(StoreError::NoSuchKey) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 }

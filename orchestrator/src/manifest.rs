@@ -122,3 +122,11 @@ pub struct Manifest {
     /// Every object, in the order of the prefixes.
     pub objects: Vec<ManifestObject>,
 }
+
+impl Manifest {
+    /// Whether both say the same of an archive, whenever and by whichever version they were written.
+    pub fn says_the_same_as(&self, other: &Self) -> bool {
+        (&self.source, &self.totals, &self.objects)
+            == (&other.source, &other.totals, &other.objects)
+    }
+}

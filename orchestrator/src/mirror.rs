@@ -196,7 +196,15 @@ impl Mirror {
         outcome.kept = kept;
         if outcome.is_complete() {
             let manifest = self.manifest(&outcome, started);
-            destination.write_manifest(&manifest).await?;
+            // Where nothing was done, the one that is there is still true, and of when it was.
+            let is_there = outcome.stored.is_empty()
+                && destination
+                    .manifest()
+                    .await?
+                    .is_some_and(|there| there.says_the_same_as(&manifest));
+            if !is_there {
+                destination.write_manifest(&manifest).await?;
+            }
         }
         let elapsed = began.elapsed();
         destination.close().await;

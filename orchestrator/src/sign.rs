@@ -161,7 +161,7 @@ impl UrlSigner {
             // The error of a key file that cannot be parsed could quote it.
             .map_err(|_| {
                 anyhow::anyhow!(
-                    "there are no Google credentials that can sign; name a service-account key by GOOGLE_APPLICATION_CREDENTIALS"
+                    "there are no Google credentials that can sign; name a service-account key by GOOGLE_APPLICATION_CREDENTIALS, or sign in by `gcloud auth application-default login --impersonate-service-account=ACCOUNT`"
                 )
             })?;
         Ok(Self {
@@ -191,9 +191,30 @@ impl UrlSigner {
             builder = builder.with_header(name, value);
         }
         let signed = builder.sign_with(&self.signer).await;
-        let text = signed.with_context(|| {
-            format!("cannot sign a URL for {object}; is GOOGLE_APPLICATION_CREDENTIALS set?")
-        })?;
+        let text = signed.map_err(|error| not_signed(object, &error))?;
         Ok(SignedUrl::new(text)?)
+    }
+}
+
+/// Why a URL could not be signed, and what to do about it. Google's errors repeat each other, so of their chain only
+/// what names the cause is told.
+fn not_signed(object: &str, error: &(dyn std::error::Error + 'static)) -> anyhow::Error {
+    let chain = || std::iter::successors(Some(error), |error| error.source());
+    let status = chain()
+        .filter_map(|error| error.downcast_ref::<google_cloud_storage::Error>())
+        .find_map(google_cloud_storage::Error::http_status_code);
+    match status {
+        Some(status @ (401 | 403)) => anyhow::anyhow!(
+            "cannot sign a URL for {object}: Google answered {status}; who asks Google to sign for an account needs roles/iam.serviceAccountTokenCreator on it"
+        ),
+        Some(status) => {
+            anyhow::anyhow!("cannot sign a URL for {object}: Google answered {status}; try later")
+        }
+        None => {
+            let cause = chain().last().unwrap_or(error);
+            anyhow::anyhow!(
+                "cannot sign a URL for {object}: GOOGLE_APPLICATION_CREDENTIALS names no key that signs by itself, and Google cannot be asked to: {cause}"
+            )
+        }
     }
 }

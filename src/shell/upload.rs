@@ -17,7 +17,7 @@ use crate::limits::{
     UPLOAD_BUFFER_BYTES, UPLOAD_STALL_TIME_MAX, UPLOAD_TIMEOUT,
 };
 use crate::prefix::RangeName;
-use crate::store_answer::{crc32c_of_goog_hash, error_code, is_passing_status};
+use crate::store_answer::{crc32c_of_goog_hash, error_code, is_passing_status, refusal};
 use crate::tar;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -243,11 +243,7 @@ impl Upload {
     async fn status_failure(&self, response: &IncomingResponse) -> Failure {
         let status = response.status();
         let code = read_error_code(response).await;
-        let tried = &self.tried;
-        let message = match code {
-            Some(code) => format!("{tried} was answered {status} {code}"),
-            None => format!("{tried} was answered {status}"),
-        };
+        let message = refusal(&self.tried, "PUT", status, code.as_deref());
         match status {
             // A fresh job is signed for the generation that is there then.
             412 => Failure::passing(FailureKind::StorePrecondition, message),

@@ -3,11 +3,18 @@
 
 use crate::harness::expected_tar;
 use crate::harness::faulty_source::{FaultySource, body_of};
-use crate::harness::program::{Background, orchestrator, texts};
+use crate::harness::program::{orchestrator, output, texts};
+use crate::harness::source::listener;
+use crate::harness::store_program::StoreProgram;
+use http::{Method, Request};
+use hyper::body::Incoming;
+use orchestrator::http_server::HttpServer;
+use orchestrator::local_store::{Buckets, LocalStore, trusting};
+use orchestrator::sign::ServiceAccountKey;
 use orchestrator::verify::verify;
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
 use tokio_util::sync::CancellationToken;
 
 const LINES: u64 = 5;
@@ -15,68 +22,12 @@ const LINES: u64 = 5;
 /// A path that needs every kind of escaping.
 const PATH: &str = "a b/c+d%25/\u{e4}";
 
-/// `orchestrator store` with one bucket.
-struct Store {
-    _process: Background,
-    address: String,
-    folder: tempfile::TempDir,
-}
-
-impl Store {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::create_dir_all(folder.path().join("buckets/pwned")).expect("a bucket");
-        let mut child = orchestrator()
-            .args(["store", "--listen", "127.0.0.1:0", "-d"])
-            .arg(folder.path().join("buckets"))
-            .arg("--key-file")
-            .arg(folder.path().join("key.json"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let mut told = String::new();
-        BufReader::new(child.stdout.take().expect("an output"))
-            .read_line(&mut told)
-            .expect("a line");
-        let address = told
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix("http://"))
-            .expect("an address")
-            .to_owned();
-        Self {
-            _process: Background(child),
-            address,
-            folder,
-        }
-    }
-
-    fn archive(&self) -> PathBuf {
-        self.folder.path().join("buckets/pwned").join(PATH)
-    }
-
-    /// `run --to gs://...`.
-    fn run(&self, source: &FaultySource) -> Command {
-        self.command(&["run", "--source", &source.url().to_string(), "--to"])
-    }
-
-    /// A command about the bucket, with the environment that Google's clients know.
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = orchestrator();
-        command
-            .args(arguments)
-            .arg(format!("gs://pwned/{PATH}"))
-            .env("STORAGE_EMULATOR_HOST", &self.address)
-            .env(
-                "GOOGLE_APPLICATION_CREDENTIALS",
-                self.folder.path().join("key.json"),
-            );
-        command
-    }
-}
-
-async fn output(mut command: Command) -> Output {
-    let run = tokio::task::spawn_blocking(move || command.output().expect("it runs"));
-    run.await.expect("ran")
+/// `run --to gs://...`.
+fn run(store: &StoreProgram, source: &FaultySource) -> Command {
+    store.command(
+        &["run", "--source", &source.url().to_string(), "--to"],
+        PATH,
+    )
 }
 
 fn assert_is_right(archive: &Path, prefixes: &[&str]) {
@@ -95,41 +46,41 @@ fn assert_is_right(archive: &Path, prefixes: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_into_a_bucket_is_complete_resumed_and_done_anew() {
     let source = FaultySource::start(|range| body_of(range, LINES), |_, _| None).await;
-    let store = Store::start();
-    let mut first = store.run(&source);
+    let store = StoreProgram::start();
+    let mut first = run(&store, &source);
     first.args(["-p", "3"]);
     let first = output(first).await;
     assert_eq!(first.status.code(), Some(0), "{}", texts(&first));
-    assert_is_right(&store.archive(), &["00", "01", "02"]);
+    assert_is_right(&store.archive(PATH), &["00", "01", "02"]);
 
-    std::fs::remove_file(store.archive().join("01.json")).expect("removed");
-    let mut second = store.run(&source);
+    std::fs::remove_file(store.archive(PATH).join("01.json")).expect("removed");
+    let mut second = run(&store, &source);
     second.args(["-p", "4", "--cache-control", "public, max-age=3600"]);
     let second = output(second).await;
     let told = texts(&second);
     assert_eq!(second.status.code(), Some(0), "{told}");
     assert!(told.contains("kept 2 prefixes of an earlier run"), "{told}");
     assert!(told.contains("stored 2 prefixes"), "{told}");
-    assert_is_right(&store.archive(), &["00", "01", "02", "03"]);
+    assert_is_right(&store.archive(PATH), &["00", "01", "02", "03"]);
 
-    let mut third = store.run(&source);
+    let mut third = run(&store, &source);
     third.args(["-p", "4", "--force", "--storage-class", "NEARLINE"]);
     let third = output(third).await;
     let told = texts(&third);
     assert_eq!(third.status.code(), Some(0), "{told}");
     assert!(told.contains("stored 4 prefixes"), "{told}");
-    assert_is_right(&store.archive(), &["00", "01", "02", "03"]);
+    assert_is_right(&store.archive(PATH), &["00", "01", "02", "03"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_reads_a_bucket_and_names_its_damages() {
     let source = FaultySource::start(|range| body_of(range, LINES), |_, _| None).await;
-    let store = Store::start();
-    let mut run = store.run(&source);
-    run.args(["-p", "2"]);
-    let run = output(run).await;
-    assert_eq!(run.status.code(), Some(0), "{}", texts(&run));
-    let whole = output(store.command(&["verify"])).await;
+    let store = StoreProgram::start();
+    let mut first = run(&store, &source);
+    first.args(["-p", "2"]);
+    let first = output(first).await;
+    assert_eq!(first.status.code(), Some(0), "{}", texts(&first));
+    let whole = output(store.command(&["verify"], PATH)).await;
     let told = texts(&whole);
     assert_eq!(whole.status.code(), Some(0), "{told}");
     assert!(
@@ -137,12 +88,12 @@ async fn verify_reads_a_bucket_and_names_its_damages() {
         "{told}"
     );
 
-    let path = store.archive().join("01.tar");
+    let path = store.archive(PATH).join("01.tar");
     let mut tar = std::fs::read(&path).expect("a tar");
     tar[600] ^= 1;
     std::fs::write(&path, tar).expect("written");
-    std::fs::remove_file(store.archive().join("00.json")).expect("removed");
-    let damaged = output(store.command(&["verify"])).await;
+    std::fs::remove_file(store.archive(PATH).join("00.json")).expect("removed");
+    let damaged = output(store.command(&["verify"], PATH)).await;
     let told = texts(&damaged);
     assert_eq!(damaged.status.code(), Some(1), "{told}");
     assert!(told.contains("damaged: 00.json: is missing"), "{told}");
@@ -152,12 +103,12 @@ async fn verify_reads_a_bucket_and_names_its_damages() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_denies_or_credentials_that_are_none_are_said_in_one_message() {
     let source = FaultySource::start(|range| body_of(range, LINES), |_, _| None).await;
-    let store = Store::start();
-    let strange = store.folder.path().join("strange.json");
-    orchestrator::sign::ServiceAccountKey::generate()
+    let store = StoreProgram::start();
+    let strange = store.beside("strange.json");
+    ServiceAccountKey::generate()
         .and_then(|key| key.write(&strange))
         .expect("another key");
-    let mut denied = store.run(&source);
+    let mut denied = run(&store, &source);
     denied
         .args(["-p", "4", "--parallel", "1"])
         .env("GOOGLE_APPLICATION_CREDENTIALS", &strange);
@@ -174,10 +125,10 @@ async fn a_store_that_denies_or_credentials_that_are_none_are_said_in_one_messag
         "{told}"
     );
 
-    let mut none = store.run(&source);
+    let mut none = run(&store, &source);
     none.env(
         "GOOGLE_APPLICATION_CREDENTIALS",
-        store.folder.path().join("absent.json"),
+        store.beside("absent.json"),
     );
     let none = output(none).await;
     let told = texts(&none);
@@ -186,5 +137,77 @@ async fn a_store_that_denies_or_credentials_that_are_none_are_said_in_one_messag
         told.contains("no Google credentials that can sign"),
         "{told}"
     );
-    assert!(!store.archive().exists(), "nothing was stored");
+    assert!(!store.archive(PATH).exists(), "nothing was stored");
+}
+
+/// A method, and what an object's name ends in, and what is signed with it.
+type Signed = (Method, String, Vec<(String, String)>);
+
+/// The local store in this process, and the headers of what it was sent.
+async fn recording_store(
+    folder: &Path,
+    key: &ServiceAccountKey,
+) -> (HttpServer, Arc<Mutex<Vec<Signed>>>) {
+    std::fs::create_dir_all(folder.join("pwned")).expect("a bucket");
+    let buckets = Buckets::In(folder.to_owned());
+    let store = LocalStore::new(buckets, trusting(key).expect("a verifier"));
+    let seen = Arc::<Mutex<Vec<Signed>>>::default();
+    let noted = Arc::clone(&seen);
+    let server = HttpServer::start(listener().await, move |request: Request<Incoming>| {
+        let (store, noted) = (Arc::clone(&store), Arc::clone(&noted));
+        async move {
+            let (parts, body) = request.into_parts();
+            let headers = parts.headers.iter().map(|(name, value)| {
+                let value = value.to_str().expect("text");
+                (name.to_string(), value.to_owned())
+            });
+            let name = parts.uri.path().rsplit('/').next().expect("a name");
+            let signed = (parts.method.clone(), name.to_owned(), headers.collect());
+            noted.lock().expect("not poisoned").push(signed);
+            store.answer(&parts, &mut Some(body)).await
+        }
+    });
+    (server.expect("a server"), seen)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_objects_are_stored_with_is_signed_and_sent_with_every_one_of_them() {
+    let source = FaultySource::start(|range| body_of(range, LINES), |_, _| None).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = ServiceAccountKey::generate().expect("a key");
+    let key_file = folder.path().join("key.json");
+    key.write(&key_file).expect("written");
+    let (server, seen) = recording_store(&folder.path().join("buckets"), &key).await;
+    let wanted = [
+        ("x-goog-storage-class", "NEARLINE"),
+        (
+            "x-goog-encryption-kms-key-name",
+            "projects/p/locations/eu/keyRings/r/cryptoKeys/k",
+        ),
+        ("cache-control", "public, max-age=3600"),
+    ];
+    let mut run = orchestrator();
+    run.args(["run", "-p", "1", "--to", "gs://pwned", "--endpoint"])
+        .arg(format!("http://{}", server.address()))
+        .args(["--source", &source.url().to_string()])
+        .args(["--storage-class", wanted[0].1, "--kms-key", wanted[1].1])
+        .args(["--cache-control", wanted[2].1])
+        .env("GOOGLE_APPLICATION_CREDENTIALS", &key_file);
+    let run = output(run).await;
+    assert_eq!(run.status.code(), Some(0), "{}", texts(&run));
+    let seen = seen.lock().expect("not poisoned");
+    let put: Vec<&Signed> = seen
+        .iter()
+        .filter(|(method, ..)| method == Method::PUT)
+        .collect();
+    let names: Vec<&str> = put.iter().map(|(_, name, _)| name.as_str()).collect();
+    assert_eq!(names, ["00.tar", "00.json", "manifest.json"]);
+    for (method, name, headers) in seen.iter() {
+        for (wanted, value) in wanted {
+            let sent = headers.iter().find(|(sent, _)| sent == wanted);
+            let sent = sent.map(|(_, value)| value.as_str());
+            let expected = (method == Method::PUT).then_some(value);
+            assert_eq!(sent, expected, "{wanted} of {method} of {name}");
+        }
+    }
 }

@@ -150,6 +150,69 @@ async fn an_object_is_put_looked_at_read_in_parts_and_deleted() {
     assert_eq!(code(&gone), refused(404, "NoSuchKey"));
 }
 
+/// Names that an object may have, with what a URL, a shell or an XML document would make something else of.
+const ODD_NAMES: [&str; 12] = [
+    "a b.tar",
+    "a+b.tar",
+    "100%.tar",
+    "100%25.tar",
+    "\u{e4}/\u{65e5}\u{672c}.tar",
+    "a?b=c&d.tar",
+    "a#b.tar",
+    "a;b,c.tar",
+    "a'b\"c<d>.tar",
+    "~a!b(c)*.tar",
+    "a|b^`{}[].tar",
+    "a:b@c$d.tar",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signature_is_good_for_its_method_its_object_and_its_headers_whatever_the_object_is_called()
+ {
+    let store = Store::start().await;
+    let extra = [
+        ("x-goog-meta-note", "  two   spaces, \"quotes\" "),
+        ("x-goog-storage-class", "NEARLINE"),
+        ("cache-control", "public, max-age=3600"),
+        ("content-type", "application/x-tar"),
+    ];
+    for name in ODD_NAMES {
+        let put = store.put(name, "123456789", &extra).await;
+        assert_eq!(put.status(), 200, "PUT of {name}: {:?}", put.body());
+        let meta = [("x-goog-meta-asked", "by whom")];
+        let head = store.ask(Method::HEAD, name, "", &meta, &[]).await;
+        assert_eq!(head.status(), 200, "HEAD of {name}");
+        assert_eq!(head.headers()["content-length"], "9", "{name}");
+        let get = store.ask(Method::GET, name, "", &meta, &[]).await;
+        assert_eq!(
+            (get.status().as_u16(), &get.body()[..]),
+            (200, &b"123456789"[..]),
+            "GET of {name}"
+        );
+
+        // A URL for one method is none for another, and a URL for one object is none for its neighbour.
+        let url = store.sign(&Method::GET, name, &[]).await;
+        let put = Request::put(url.expose_to_the_wire()).body(Full::from("x"));
+        let put = fetch(put.expect("a request")).await;
+        assert_eq!(code(&put), refused(403, "SignatureDoesNotMatch"), "{name}");
+        let neighbour = url.expose_to_the_wire().replacen(".tar?", ".tas?", 1);
+        let get = Request::get(neighbour).body(Full::default());
+        let get = fetch(get.expect("a request")).await;
+        assert_eq!(code(&get), refused(403, "SignatureDoesNotMatch"), "{name}");
+        let later = url
+            .expose_to_the_wire()
+            .replacen("Expires=60", "Expires=61", 1);
+        let get = Request::get(later).body(Full::default());
+        let get = fetch(get.expect("a request")).await;
+        assert_eq!(code(&get), refused(403, "SignatureDoesNotMatch"), "{name}");
+
+        let deleted = store.ask(Method::DELETE, name, "", &[], &[]).await;
+        assert_eq!(deleted.status(), 204, "DELETE of {name}");
+        let gone = store.ask(Method::GET, name, "", &[], &[]).await;
+        assert_eq!(code(&gone), refused(404, "NoSuchKey"), "{name}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn conditions_and_checksums_are_kept() {
     let store = Store::start().await;

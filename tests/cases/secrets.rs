@@ -1,14 +1,15 @@
 //! Signed URLs, tokens and keys are seen by nobody who does not need them, however loud the log.
 
 use crate::harness::faulty_source::{FaultySource, body_of};
-use crate::harness::program::{Background, orchestrator};
+use crate::harness::program::orchestrator;
+use crate::harness::store_program::{BUCKET, StoreProgram};
 use crate::harness::{fetch, files_of, prefix, stage_of};
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
 use orchestrator::sign::{ServiceAccountKey, UrlSigner};
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::Read as _;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -85,46 +86,17 @@ async fn a_run_at_trace_level_shows_no_secret() {
     }
 }
 
-/// The local store as a program of its own, and what it has logged.
-fn store_at_trace_level(
-    folder: &std::path::Path,
-) -> (Background, String, std::thread::JoinHandle<String>) {
-    std::fs::create_dir_all(folder.join("buckets/bucket")).expect("a bucket");
-    let mut child = orchestrator()
-        .args(["store", "--listen", "127.0.0.1:0", "-d"])
-        .arg(folder.join("buckets"))
-        .arg("--key-file")
-        .arg(folder.join("key.json"))
-        .env("PREFIX_TAR_LOG", "trace")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut told = String::new();
-    BufReader::new(child.stdout.take().expect("an output"))
-        .read_line(&mut told)
-        .expect("a line");
-    let endpoint = told
-        .split_whitespace()
-        .find(|word| word.starts_with("http://"))
-        .expect("an address")
-        .to_owned();
-    let mut log = child.stderr.take().expect("a log");
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_at_trace_level_shows_neither_the_signatures_it_is_sent_nor_its_key() {
+    let (store, mut log) = StoreProgram::start_at_trace_level();
     let logged = std::thread::spawn(move || {
         let mut text = Vec::new();
         log.read_to_end(&mut text).expect("read");
         String::from_utf8_lossy(&text).into_owned()
     });
-    (Background(child), endpoint, logged)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_store_at_trace_level_shows_neither_the_signatures_it_is_sent_nor_its_key() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (store, endpoint, logged) = store_at_trace_level(folder.path());
-    let key_file = folder.path().join("key.json");
-    let key = ServiceAccountKey::read(&key_file).expect("a key");
-    let signer = UrlSigner::new(&key, endpoint, "bucket".to_owned()).expect("a signer");
+    let key = ServiceAccountKey::read(&store.key_file()).expect("a key");
+    let endpoint = format!("http://{}", store.address());
+    let signer = UrlSigner::new(&key, endpoint, BUCKET.to_owned()).expect("a signer");
     let mut signatures = Vec::new();
     for (object, tampered) in [("a.tar", false), ("b.tar", true)] {
         let expiry = Duration::from_secs(60);
@@ -144,7 +116,7 @@ async fn a_store_at_trace_level_shows_neither_the_signatures_it_is_sent_nor_its_
         let status = fetch(put.expect("a request")).await.status().as_u16();
         assert_eq!(status, if tampered { 403 } else { 200 });
     }
-    store.signal("TERM");
+    store.terminate();
     let log = logged.join().expect("a log");
     assert!(
         log.contains("SignatureDoesNotMatch"),
@@ -154,7 +126,7 @@ async fn a_store_at_trace_level_shows_neither_the_signatures_it_is_sent_nor_its_
     for signature in signatures {
         assert!(!log.contains(&signature[..32]), "a signature is in the log");
     }
-    let key = std::fs::read_to_string(key_file).expect("a key file");
+    let key = std::fs::read_to_string(store.key_file()).expect("a key file");
     let key: serde_json::Value = serde_json::from_str(&key).expect("JSON");
     let pem = key["private_key"].as_str().expect("a private key");
     for line in pem.lines().filter(|line| !line.starts_with('-')) {

@@ -1,8 +1,8 @@
 //! nginx as a source: a server that is not ours, plain, with gzip, and over TLS with HTTP/2.
 
+use super::certificates;
 use super::program::{Background, skipped};
 use prefix_tar::source::SourceUrl;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -40,7 +40,7 @@ impl Nginx {
         let [plain, gzip, tls] = ports[..] else {
             unreachable!("three ports were found");
         };
-        write_certificates(folder.path());
+        certificates::write(folder.path(), &["localhost"]);
         let configuration = folder.path().join("nginx.conf");
         std::fs::write(
             &configuration,
@@ -105,26 +105,6 @@ impl Nginx {
 
 fn url(text: &str) -> SourceUrl {
     text.parse().expect("a source")
-}
-
-fn write_certificates(folder: &Path) {
-    let mut authority = CertificateParams::new(Vec::new()).expect("parameters");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority_key = KeyPair::generate().expect("a key");
-    let authority_certificate = authority.self_signed(&authority_key).expect("a CA");
-    let issuer = Issuer::new(authority, authority_key);
-    let key = KeyPair::generate().expect("a key");
-    let certificate = CertificateParams::new(vec!["localhost".to_owned()])
-        .expect("parameters")
-        .signed_by(&key, &issuer)
-        .expect("a certificate");
-    for (name, text) in [
-        ("ca.pem", authority_certificate.pem()),
-        ("certificate.pem", certificate.pem()),
-        ("key.pem", key.serialize_pem()),
-    ] {
-        std::fs::write(folder.join(name), text).expect("written");
-    }
 }
 
 fn configuration_of(folder: &Path, ranges: &Path, plain: u16, gzip: u16, tls: u16) -> String {

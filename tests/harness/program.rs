@@ -29,6 +29,12 @@ pub(crate) fn succeeds(program: &str, arguments: &[&OsStr]) {
     assert!(output.status.success(), "{program}: {}", texts(&output));
 }
 
+/// Runs a program to its end, while the test's own servers go on.
+pub(crate) async fn output(mut command: Command) -> Output {
+    let run = tokio::task::spawn_blocking(move || command.output().expect("it runs"));
+    run.await.expect("ran")
+}
+
 /// Both outputs of a program, for messages.
 pub(crate) fn texts(output: &Output) -> String {
     format!(

@@ -3,6 +3,7 @@
 use super::serve::{listen, until_stopped};
 use super::{End, print};
 use crate::dispatch::Stop;
+use crate::local_store::permissions::{Permissions, Role};
 use crate::local_store::{Buckets, LocalStore, trusting};
 use crate::sign::ServiceAccountKey;
 use anyhow::Context as _;
@@ -14,6 +15,7 @@ const EXAMPLES: &str = "\
 Examples:
   mkdir -p ./store/my-bucket
   orchestrator store -d ./store --key-file ./key.json
+  orchestrator store -d ./store --role objectCreator --role objectViewer
 
 It takes what is signed with that service-account key, as GCS takes what is signed with
 yours: PUT, GET, HEAD and DELETE of http://ADDR/my-bucket/OBJECT, by V4 signed URL.";
@@ -37,6 +39,10 @@ pub(super) struct Store {
         default_value = "./prefix-tar-store-key.json"
     )]
     key_file: PathBuf,
+
+    /// Permit the key's account what this role does, and no more; several add up  [default: everything]
+    #[arg(long = "role", value_name = "ROLE", value_enum)]
+    roles: Vec<Role>,
 }
 
 impl Store {
@@ -57,7 +63,12 @@ impl Store {
         };
         let listener = listen(self.listen).await?;
         let verifier = trusting(&key)?;
-        let server = LocalStore::new(Buckets::In(self.directory), verifier).start(listener)?;
+        let permissions = match self.roles.as_slice() {
+            [] => Permissions::ALL,
+            roles => Permissions::of_roles(roles),
+        };
+        let buckets = Buckets::In(self.directory);
+        let server = LocalStore::permitting(buckets, verifier, permissions).start(listener)?;
         print(&format!(
             "storing at http://{} what {} signs (key: {})",
             server.address(),

@@ -21,6 +21,7 @@ use prefix_tar::prefix::Prefix;
 use prefix_tar::store_answer::crc32c_of_goog_hash;
 use requests::{Answer, Requests};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
@@ -221,6 +222,11 @@ impl BucketDestination {
         }
     }
 
+    async fn read_json<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<Option<T>> {
+        let answer = self.ask(Method::GET, name).await?;
+        Ok(answer.and_then(|answer| serde_json::from_slice(&answer.body).ok()))
+    }
+
     async fn put_json(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
         let mut text = serde_json::to_vec(value)?;
         text.push(b'\n');
@@ -232,14 +238,19 @@ impl BucketDestination {
             .requests
             .send(Method::PUT, &object, &headers, text.into())
             .await?;
-        if answer.status != StatusCode::OK {
-            return Err(answer.unexpected());
+        if answer.status == StatusCode::OK {
+            anyhow::ensure!(
+                crc32c_of(&answer.headers) == Some(expected),
+                "{object} was stored with another checksum than {expected}, or without one"
+            );
+            return Ok(());
         }
-        anyhow::ensure!(
-            crc32c_of(&answer.headers) == Some(expected),
-            "{object} was stored with another checksum than {expected}, or without one"
-        );
-        Ok(())
+        // An earlier attempt may have stored it although its answer was lost, and who may only create objects is
+        // denied to do it again.
+        match self.ask(Method::HEAD, name).await {
+            Ok(Some(there)) if crc32c_of(&there.headers) == Some(expected) => Ok(()),
+            _ => Err(answer.unexpected()),
+        }
     }
 
     async fn remove(&self, name: &str, headers: &BTreeMap<String, String>) -> anyhow::Result<()> {
@@ -274,8 +285,11 @@ impl Destination for BucketDestination {
     }
 
     async fn report(&self, prefix: Prefix) -> anyhow::Result<Option<Report>> {
-        let answer = self.ask(Method::GET, &report_name(prefix)).await?;
-        Ok(answer.and_then(|answer| serde_json::from_slice(&answer.body).ok()))
+        self.read_json(&report_name(prefix)).await
+    }
+
+    async fn manifest(&self) -> anyhow::Result<Option<Manifest>> {
+        self.read_json(MANIFEST_NAME).await
     }
 
     async fn object(&self, prefix: Prefix) -> anyhow::Result<Option<StoredObject>> {

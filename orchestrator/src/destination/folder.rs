@@ -17,6 +17,7 @@ use prefix_tar::job::{Report, Upload};
 use prefix_tar::limits::REPORT_BYTES_MAX;
 use prefix_tar::prefix::Prefix;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -179,22 +180,11 @@ impl Destination for FolderDestination {
     }
 
     async fn report(&self, prefix: Prefix) -> anyhow::Result<Option<Report>> {
-        let path = self.folder.join(report_name(prefix));
-        let text = match tokio::fs::File::open(&path).await {
-            Ok(file) => {
-                let mut text = Vec::new();
-                file.take(REPORT_BYTES_MAX as u64)
-                    .read_to_end(&mut text)
-                    .await
-                    .with_context(|| format!("cannot read {}", path.display()))?;
-                text
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
-        };
-        Ok(serde_json::from_slice(&text).ok())
+        self.read_json(&report_name(prefix)).await
+    }
+
+    async fn manifest(&self) -> anyhow::Result<Option<Manifest>> {
+        self.read_json(MANIFEST_NAME).await
     }
 
     async fn object(&self, prefix: Prefix) -> anyhow::Result<Option<StoredObject>> {
@@ -275,6 +265,26 @@ impl Destination for FolderDestination {
 }
 
 impl FolderDestination {
+    /// What a file has; `None` where it is not there, or cannot be understood.
+    async fn read_json<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<Option<T>> {
+        let path = self.folder.join(name);
+        let text = match tokio::fs::File::open(&path).await {
+            Ok(file) => {
+                let mut text = Vec::new();
+                file.take(REPORT_BYTES_MAX as u64)
+                    .read_to_end(&mut text)
+                    .await
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                text
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        Ok(serde_json::from_slice(&text).ok())
+    }
+
     async fn write_json(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
         let path = self.folder.join(name);
         let mut text = serde_json::to_vec(value)?;

@@ -110,6 +110,10 @@ impl Destination for NotedDestination {
         Ok(())
     }
 
+    async fn manifest(&self) -> anyhow::Result<Option<Manifest>> {
+        Ok(None)
+    }
+
     async fn write_manifest(&self, _manifest: &Manifest) -> anyhow::Result<()> {
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The store's errors, in GCS's XML: which status and code each has.
 //! When one is answered is left to the store.
 
+use super::permissions::Permission;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use quick_xml::escape::escape;
@@ -12,6 +13,9 @@ pub enum StoreError {
     /// The request is not signed.
     #[error("Access denied.")]
     AccessDenied,
+    /// Who signed may not do this.
+    #[error("The account that signed does not have {} access to the object.", .0.name())]
+    PermissionDenied(Permission),
     /// The signature is not the one that the request must have.
     #[error("Access denied.")]
     SignatureDoesNotMatch,
@@ -75,7 +79,9 @@ impl StoreError {
     /// The status and the `<Code>`.
     pub const fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::AccessDenied => (StatusCode::FORBIDDEN, "AccessDenied"),
+            Self::AccessDenied | Self::PermissionDenied(_) => {
+                (StatusCode::FORBIDDEN, "AccessDenied")
+            }
             Self::SignatureDoesNotMatch => (StatusCode::FORBIDDEN, "SignatureDoesNotMatch"),
             Self::ExpiredToken => (StatusCode::FORBIDDEN, "ExpiredToken"),
             Self::RequestTimeTooSkewed => (StatusCode::FORBIDDEN, "RequestTimeTooSkewed"),

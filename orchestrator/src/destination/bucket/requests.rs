@@ -12,8 +12,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use prefix_tar::limits::REPORT_BYTES_MAX;
 use prefix_tar::retry::Backoff;
-use prefix_tar::store_answer::{error_code, is_passing_status};
+use prefix_tar::store_answer::{error_code, is_passing_status, refusal};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -41,24 +42,50 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    tried: String,
+    tried: Tried,
+}
+
+/// What was tried: a method, and the object that it was about.
+struct Tried {
+    method: Method,
+    object: String,
+}
+
+impl fmt::Display for Tried {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} of {}", self.method, self.object)
+    }
 }
 
 impl Answer {
     /// An answer that nothing can be done with, with the store's `<Code>` and never the URL.
     pub(super) fn unexpected(&self) -> anyhow::Error {
         let text = String::from_utf8_lossy(&self.body);
-        let code = error_code(&text);
-        let status = self.status.as_u16();
-        let advice = match status {
-            401 | 403 => "; does the account that signs have the right to do this?",
-            _ => "",
-        };
-        anyhow::anyhow!(
-            "{} was answered {status} {}{advice}",
-            self.tried,
-            code.unwrap_or_default()
-        )
+        let tried = self.tried.to_string();
+        let method = self.tried.method.as_str();
+        anyhow::anyhow!(refusal(
+            &tried,
+            method,
+            self.status.as_u16(),
+            error_code(&text)
+        ))
+    }
+}
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    /// It could not be signed. Google's client has tried that again where it was worth it.
+    #[error(transparent)]
+    NotSigned(anyhow::Error),
+    /// It was sent in vain.
+    #[error(transparent)]
+    Lost(anyhow::Error),
+}
+
+impl Unanswered {
+    fn lost(message: String) -> Self {
+        Self::Lost(anyhow::anyhow!(message))
     }
 }
 
@@ -97,14 +124,18 @@ impl Requests {
             let attempt = self.send_once(&method, object, headers, body.clone());
             let outcome = match tokio::time::timeout(ATTEMPT_TIME_MAX, attempt).await {
                 Ok(outcome) => outcome,
-                Err(_) => Err(anyhow::anyhow!("{method} of {object} took too long")),
+                Err(_) => Err(Unanswered::lost(format!(
+                    "{method} of {object} took too long"
+                ))),
             };
-            let is_final = outcome
-                .as_ref()
-                .is_ok_and(|answer| !is_passing_status(answer.status.as_u16()));
+            let is_final = match &outcome {
+                Ok(answer) => !is_passing_status(answer.status.as_u16()),
+                Err(Unanswered::NotSigned(_)) => true,
+                Err(Unanswered::Lost(_)) => false,
+            };
             match waits.next() {
                 Some(wait) if !is_final => tokio::time::sleep(wait).await,
-                _ => return outcome,
+                _ => return Ok(outcome?),
             }
         }
     }
@@ -126,7 +157,7 @@ impl Requests {
         object: &str,
         headers: &BTreeMap<String, String>,
         body: Bytes,
-    ) -> anyhow::Result<Answer> {
+    ) -> Result<Answer, Unanswered> {
         let (response, tried) = self.head_of(method, object, headers, body).await?;
         whole(response, tried).await
     }
@@ -138,12 +169,16 @@ impl Requests {
         object: &str,
         headers: &BTreeMap<String, String>,
         body: Bytes,
-    ) -> anyhow::Result<(Response<Incoming>, String)> {
-        let tried = format!("{method} of {object}");
+    ) -> Result<(Response<Incoming>, Tried), Unanswered> {
+        let tried = Tried {
+            method: method.clone(),
+            object: object.to_owned(),
+        };
         let url = self
             .signer
             .sign(method.clone(), object, headers, EXPIRY)
-            .await?;
+            .await
+            .map_err(Unanswered::NotSigned)?;
         let mut request = http::Request::builder()
             .method(method.clone())
             .uri(url.expose_to_the_wire());
@@ -151,25 +186,25 @@ impl Requests {
             request = request.header(name, value);
         }
         // Neither error may be shown as it is: it could show the URL.
-        let request = request
-            .body(Full::new(body))
-            .map_err(|_| anyhow::anyhow!("{tried} cannot be sent: a header is malformed"))?;
+        let request = request.body(Full::new(body)).map_err(|_| {
+            Unanswered::lost(format!("{tried} cannot be sent: a header is malformed"))
+        })?;
         let response = self.client.request(request).await.map_err(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
-            anyhow::anyhow!("{tried} failed: {}", cause.unwrap_or_default())
+            Unanswered::lost(format!("{tried} failed: {}", cause.unwrap_or_default()))
         })?;
         Ok((response, tried))
     }
 }
 
 /// Reads an answer to its end.
-async fn whole(response: Response<Incoming>, tried: String) -> anyhow::Result<Answer> {
+async fn whole(response: Response<Incoming>, tried: Tried) -> Result<Answer, Unanswered> {
     let (head, body) = response.into_parts();
     let body = Limited::new(body, ANSWER_BYTES_MAX);
     let body = body
         .collect()
         .await
-        .map_err(|_| anyhow::anyhow!("{tried}: the answer broke off, or is too long"))?;
+        .map_err(|_| Unanswered::lost(format!("{tried}: the answer broke off, or is too long")))?;
     Ok(Answer {
         status: head.status,
         headers: head.headers,
