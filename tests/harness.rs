@@ -2,6 +2,7 @@
 
 pub(crate) mod certificates;
 pub(crate) mod component_server;
+pub(crate) mod distant;
 pub(crate) mod faults;
 pub(crate) mod faulty_source;
 pub(crate) mod faulty_store;

@@ -18,6 +18,8 @@
 //! - `hosts`: the same component file on every host that there is
 //! - `remote`: components that run elsewhere
 //! - `door`: what the component answers to what is no job
+//! - `platform_limits`: what platforms publish, and how much of it a prefix needs
+//! - `deploy`: what a cluster and a container are told
 //! - `damage`: `verify` finds it
 //! - `range_api`: what `serve` answers
 //! - `local_store`: what `store` answers
@@ -32,12 +34,14 @@ mod cases {
     mod credentials;
     mod damage;
     mod death;
+    mod deploy;
     mod door;
     mod hosts;
     mod limits;
     mod local_store;
     mod memory;
     mod permissions;
+    mod platform_limits;
     mod range_api;
     mod remote;
     mod resume;

@@ -10,6 +10,7 @@ mod store;
 mod token;
 mod verify;
 
+use crate::destination::{DestinationName, DestinationNameError};
 use crate::dispatch::Stop;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::ffi::OsString;
@@ -125,6 +126,11 @@ pub fn commands() -> Vec<(String, String)> {
             (command.get_name().to_owned(), about.unwrap_or_default())
         })
         .collect()
+}
+
+/// A destination as it is typed, now.
+fn destination(text: &str) -> Result<DestinationName, DestinationNameError> {
+    DestinationName::at(text, jiff::Timestamp::now())
 }
 
 /// The first Ctrl-C or SIGTERM stops gently, the second at once. The third does not ask: something is stuck then.

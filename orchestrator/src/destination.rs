@@ -6,12 +6,16 @@ pub mod folder;
 
 use crate::manifest::Manifest;
 use bucket::{BucketPath, BucketPathError};
+use jiff::{Timestamp, tz::TimeZone};
 use prefix_tar::job::{Crc32c, Report, Upload};
 use prefix_tar::prefix::Prefix;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+
+/// What stands for the month in a destination that is typed.
+const MONTH: &str = "{month}";
 
 /// How much longer than an invocation a signed URL lives: it has to be sent, too.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(60);
@@ -107,6 +111,18 @@ pub enum DestinationNameError {
     Scheme(String),
 }
 
+impl DestinationName {
+    /// Reads what is typed, where `{month}` stands for the month of `now` in UTC, as in `2026-11`: an archive for each
+    /// month needs no right to replace the one before.
+    ///
+    /// # Errors
+    /// It names no destination.
+    pub fn at(text: &str, now: Timestamp) -> Result<Self, DestinationNameError> {
+        let month = now.to_zoned(TimeZone::UTC).strftime("%Y-%m").to_string();
+        text.replace(MONTH, &month).parse()
+    }
+}
+
 impl FromStr for DestinationName {
     type Err = DestinationNameError;
 
@@ -122,5 +138,25 @@ impl FromStr for DestinationName {
         } else {
             Ok(Self::Folder(text.into()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_month_is_that_of_utc() {
+        for (now, shown) in [
+            ("2026-11-30T23:59:59Z", "gs://pwned/2026-11"),
+            ("2026-12-01T00:30:00+01:00", "gs://pwned/2026-11"),
+            ("2027-01-02T03:17:00Z", "gs://pwned/2027-01"),
+        ] {
+            let now = now.parse().expect("a time");
+            let name = DestinationName::at("gs://pwned/{month}", now).expect("a destination");
+            assert_eq!(name.to_string(), shown);
+        }
+        let name = DestinationName::at("/srv/{day}", Timestamp::UNIX_EPOCH);
+        assert_eq!(name.expect("a folder").to_string(), "/srv/{day}");
     }
 }

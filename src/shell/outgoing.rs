@@ -176,9 +176,11 @@ pub(super) fn transport_failure(peer: Peer, tried: &str, code: &ErrorCode) -> Fa
         ErrorCode::TlsProtocolError | ErrorCode::TlsAlertReceived(_) => {
             ("the TLS handshake failed", false, true)
         }
-        ErrorCode::HttpRequestDenied | ErrorCode::DestinationIpProhibited => {
-            ("this host may not be reached by the component", false, true)
-        }
+        ErrorCode::HttpRequestDenied | ErrorCode::DestinationIpProhibited => (
+            "the component may not reach it; where it runs, outbound hosts have to be allowed",
+            false,
+            true,
+        ),
         _ => {
             let message = format!("{tried} failed: {code:?}");
             return Failure::passing(peer.unreachable(), message);

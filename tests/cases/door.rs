@@ -154,5 +154,5 @@ async fn a_host_that_is_not_named_is_not_reached() {
         .expect_err("denied");
     assert_eq!(failure.kind, FailureKind::SourceUnreachable);
     assert!(!failure.retryable, "{failure}");
-    assert!(failure.message.contains("may not be reached"), "{failure}");
+    assert!(failure.message.contains("may not reach it"), "{failure}");
 }

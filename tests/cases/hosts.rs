@@ -3,7 +3,7 @@
 
 use crate::harness::faults::SourceFault;
 use crate::harness::faulty_source::{FaultySource, body_of};
-use crate::harness::hosts::{RunningHost, Setup, every_host};
+use crate::harness::hosts::{RunningHost, Setup, every_host, spin_up};
 use crate::harness::program::measured;
 use crate::harness::source::{listener, valid_body};
 use crate::harness::{DEADLINE, expected_tar, files_of, prefix};
@@ -186,4 +186,27 @@ async fn no_host_lets_a_wrong_token_or_another_store_in() {
     }
     assert_eq!(source.faults().range_requests(), 0, "nothing was fetched");
     assert_eq!(store.objects(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spin_denies_what_its_manifest_does_not_name() {
+    let source = FaultySource::start(|range| body_of(range, LINES), |_, _| None).await;
+    let store = Store::start().await;
+    let setup = Setup {
+        store_in_manifest: listener().await.local_addr().expect("an address"),
+        ..Setup::new(source.url(), store.address)
+    };
+    if let Some(host) = spin_up(&setup).await {
+        let failed = store.invoke(&host, None).await.expect_err("denied");
+        let failure = failed.failure;
+        assert_eq!(failure.kind, FailureKind::StoreUnreachable, "{failure}");
+        assert!(!failure.retryable, "{failure}");
+        assert!(
+            failure
+                .message
+                .contains("outbound hosts have to be allowed"),
+            "{failure}"
+        );
+        assert_eq!(store.objects(), Vec::<String>::new());
+    }
 }

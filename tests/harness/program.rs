@@ -45,6 +45,37 @@ pub(crate) fn texts(output: &Output) -> String {
     )
 }
 
+/// A program in the background that has programs of its own, and leads their process group. They end with the test,
+/// also when the test fails.
+#[derive(Debug)]
+pub(crate) struct BackgroundGroup(Child);
+
+impl BackgroundGroup {
+    /// Starts the program as the leader of a group.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        use std::os::unix::process::CommandExt as _;
+        Self(command.process_group(0).spawn().expect("it starts"))
+    }
+
+    pub(crate) const fn leader(&mut self) -> &mut Child {
+        &mut self.0
+    }
+
+    /// The group's id.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for BackgroundGroup {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.0.id());
+        // It may have ended by itself. Told to, the leader ends the others; killed, it would leave them.
+        let _ = Command::new("kill").args(["-TERM", "--", &group]).status();
+        let _ = self.0.wait();
+    }
+}
+
 /// A program in the background. It ends with the test, also when the test fails.
 #[derive(Debug)]
 pub(crate) struct Background(pub(crate) Child);

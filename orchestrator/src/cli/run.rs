@@ -1,6 +1,6 @@
 //! `run`: the main job, from the command line.
 
-use super::{End, print, tell};
+use super::{End, destination, print, tell};
 use crate::cost::Cost;
 use crate::destination::DestinationName;
 use crate::destination::bucket::ObjectOptions;
@@ -31,6 +31,7 @@ Examples:
   orchestrator run --to /srv/pwned --prefixes 00-1F,AB
   orchestrator run --source http://127.0.0.1:8080 --to ./archive -p 2
   orchestrator run --to /srv/pwned --force            what a monthly job runs: all of it anew
+  orchestrator run --to 'gs://my-bucket/pwned/{month}'  the same, and last month's stays
   orchestrator run --component http://127.0.0.1:3000 --token-file ./token
   orchestrator run --json | jq -c 'select(.event == \"stored\")'";
 
@@ -42,8 +43,8 @@ pub(super) struct Run {
     #[arg(long, value_name = "URL", default_value = PWNED_PASSWORDS_URL)]
     source: SourceUrl,
 
-    /// The archive: a folder, made where it is not there, or gs://bucket/path
-    #[arg(long, value_name = "DEST", default_value = "./archive")]
+    /// The archive: a folder, made where it is not there, or gs://bucket/path; {month} in it becomes 2026-11
+    #[arg(long, value_name = "DEST", default_value = "./archive", value_parser = destination)]
     to: DestinationName,
 
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! `verify`: reads an archive again, from the command line.
 
-use super::{End, print, tell};
+use super::{End, destination, print, tell};
 use crate::destination::DestinationName;
 use crate::destination::bucket::{BucketDestination, BucketFiles, ObjectOptions};
 use crate::dispatch::Stop;
@@ -23,8 +23,8 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Verify {
-    /// The archive: a folder, or gs://bucket/path
-    #[arg(value_name = "DEST")]
+    /// The archive: a folder, or gs://bucket/path; {month} in it becomes 2026-11
+    #[arg(value_name = "DEST", value_parser = destination)]
     archive: DestinationName,
 
     /// Another store than Google's for gs://  [default: $STORAGE_EMULATOR_HOST, or Google's]

@@ -15,11 +15,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use prefix_tar::failure::{Failure, FailureKind};
 use prefix_tar::job::{Event, JOB_CONTENT_TYPE, Job, Report};
+use prefix_tar::prefix::RANGES_PER_PREFIX;
 use prefix_tar::source::SourceUrl;
 use prefix_tar::token::Token;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +33,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// From the job's last byte to the answer's head: an instance has to be made, and nothing has to be fetched.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What ended after as long as this may have been ended by its platform's limit of time.
+const CUT_OFF_MIN: Duration = Duration::from_secs(10);
 
 /// What is read of an answer that is no stream of events, in bytes.
 const REFUSAL_BYTES_MAX: usize = 16 * 1024;
@@ -185,8 +190,13 @@ impl RemoteHost {
             return Err(refusal(url, response).await);
         }
         let body = TimedBody::new(response.into_body(), SILENCE_MAX);
-        let report = answer::read(body, on_progress).await.unwrap_or_else(|| {
-            let message = format!("the component at {url} ended its answer without a final event");
+        let (began, ranges) = (Instant::now(), AtomicU32::new(0));
+        let on_progress = |progress: InvocationProgress| {
+            ranges.store(progress.ranges, Ordering::Relaxed);
+            on_progress(progress);
+        };
+        let report = answer::read(body, &on_progress).await.unwrap_or_else(|| {
+            let message = cut_off(url, began.elapsed(), ranges.load(Ordering::Relaxed));
             Err(Failure::passing(FailureKind::Died, message).into())
         });
         let told = match &report {
@@ -286,6 +296,20 @@ fn unreachable(url: &ComponentUrl, error: &dyn fmt::Display) -> FailedInvocation
     Failure::passing(FailureKind::HostUnreachable, message).into()
 }
 
+/// An answer that ended before its final event, after so long and so many ranges.
+fn cut_off(url: &ComponentUrl, after: Duration, ranges: u32) -> String {
+    let advice = match after >= CUT_OFF_MIN {
+        true => {
+            "; some platforms end an invocation after 30 s, and a larger --window makes it shorter"
+        }
+        false => "",
+    };
+    format!(
+        "the component at {url} ended its answer without a final event, after {:.1} s and {ranges} of {RANGES_PER_PREFIX} ranges{advice}",
+        after.as_secs_f64()
+    )
+}
+
 /// What an answer means that is no stream of events.
 async fn refusal(url: &ComponentUrl, response: http::Response<Incoming>) -> FailedInvocation {
     let status = response.status();
@@ -344,6 +368,19 @@ mod tests {
         ] {
             assert!(text.parse::<ComponentUrl>().is_ok(), "{text}");
         }
+    }
+
+    #[test]
+    fn who_is_cut_off_is_told_how_far_it_came_and_what_may_have_ended_it() {
+        let url = url("https://component.example/");
+        insta::assert_snapshot!(
+            cut_off(&url, Duration::from_millis(30_040), 2048),
+            @"the component at https://component.example/ ended its answer without a final event, after 30.0 s and 2048 of 4096 ranges; some platforms end an invocation after 30 s, and a larger --window makes it shorter"
+        );
+        insta::assert_snapshot!(
+            cut_off(&url, Duration::from_millis(400), 0),
+            @"the component at https://component.example/ ended its answer without a final event, after 0.4 s and 0 of 4096 ranges"
+        );
     }
 
     #[tokio::test]

@@ -1,0 +1,302 @@
+//! What is in `deploy/`: valid for Kubernetes and SpinKube, of one piece, and understood by the program that it starts.
+
+use crate::harness::program::{orchestrator, texts};
+use crate::harness::repository;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::schemars::{JsonSchema, schema_for};
+use orchestrator::destination::DestinationName;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::Command;
+
+fn folder() -> PathBuf {
+    repository().join("deploy")
+}
+
+fn text(name: &str) -> String {
+    std::fs::read_to_string(folder().join(name)).expect("a file")
+}
+
+/// The documents of a file, as a cluster reads them.
+fn documents(name: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(&text(name)).expect("YAML")
+}
+
+/// The only document of a file.
+fn document(name: &str) -> Value {
+    let mut documents = documents(name);
+    assert_eq!(documents.len(), 1, "{name}");
+    documents.remove(0)
+}
+
+/// Kubernetes' schema of a kind, in which what is not known is not let through, as `kubectl apply` has it.
+fn schema_of<Kind: JsonSchema>() -> Value {
+    let mut schema = serde_json::to_value(schema_for!(Kind)).expect("JSON");
+    close(&mut schema);
+    schema
+}
+
+fn close(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            members.values_mut().for_each(close);
+            if members.get("properties").is_some_and(Value::is_object)
+                && !members.contains_key("additionalProperties")
+            {
+                members.insert("additionalProperties".to_owned(), json!(false));
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(close),
+        _ => {}
+    }
+}
+
+fn faults(document: &Value) -> Vec<String> {
+    let schema = match document["kind"].as_str().expect("a kind") {
+        "SpinApp" => {
+            serde_json::from_str(include_str!("../harness/spinapp.schema.json")).expect("JSON")
+        }
+        "Job" => schema_of::<Job>(),
+        "CronJob" => schema_of::<CronJob>(),
+        "HorizontalPodAutoscaler" => schema_of::<HorizontalPodAutoscaler>(),
+        "ServiceAccount" => schema_of::<ServiceAccount>(),
+        kind => panic!("{kind} has no schema here"),
+    };
+    let validator = jsonschema::validator_for(&schema).expect("a schema");
+    let faults = validator.iter_errors(document);
+    faults
+        .map(|fault| format!("{}: {fault}", fault.instance_path()))
+        .collect()
+}
+
+#[test]
+fn every_file_for_a_cluster_is_valid() {
+    let mut kinds = Vec::new();
+    for entry in std::fs::read_dir(folder()).expect("a folder") {
+        let name = entry.expect("an entry").file_name();
+        let name = name.to_str().expect("a name");
+        if name.ends_with(".yaml") {
+            for document in documents(name) {
+                assert_eq!(faults(&document), Vec::<String>::new(), "{name}");
+                kinds.push(document["kind"].as_str().expect("a kind").to_owned());
+            }
+        }
+    }
+    kinds.sort_unstable();
+    let expected = [
+        "CronJob",
+        "HorizontalPodAutoscaler",
+        "Job",
+        "ServiceAccount",
+        "SpinApp",
+        "SpinApp",
+    ];
+    assert_eq!(kinds, expected);
+}
+
+#[test]
+fn a_word_that_is_misspelt_or_a_value_of_another_type_is_found() {
+    type Change = fn(&mut Value);
+    let changes: [(&str, Change); 6] = [
+        ("spinapp.yaml", |app| {
+            app["spec"]["enableAutoscaling"] = json!(true)
+        }),
+        ("spinapp.yaml", |app| {
+            app["spec"]["resources"]["limit"] = json!({})
+        }),
+        ("spinapp.yaml", |app| app["spec"]["replicas"] = json!("4")),
+        ("job.yaml", |job| job["spec"]["backOffLimit"] = json!(3)),
+        ("job.yaml", |job| {
+            job["spec"]["template"]["spec"]["containers"][0]["args"][0] = json!(1);
+        }),
+        ("cronjob.yaml", |cronjob| {
+            cronjob["spec"]
+                .as_object_mut()
+                .expect("a spec")
+                .remove("schedule");
+        }),
+    ];
+    for (name, change) in changes {
+        let mut document = document(name);
+        change(&mut document);
+        assert_ne!(faults(&document), Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn the_job_is_what_the_cron_job_starts_and_both_spin_apps_are_one() {
+    let (job, cronjob) = (document("job.yaml"), document("cronjob.yaml"));
+    assert_eq!(job["spec"], cronjob["spec"]["jobTemplate"]["spec"]);
+
+    let mut fixed = document("spinapp.yaml");
+    let mut autoscaled = documents("spinapp-autoscaled.yaml").remove(0);
+    for (app, field) in [
+        (&mut fixed, "replicas"),
+        (&mut autoscaled, "enableAutoscaling"),
+    ] {
+        let removed = app["spec"].as_object_mut().expect("a spec").remove(field);
+        assert!(removed.is_some(), "{field}");
+    }
+    assert_eq!(fixed, autoscaled);
+    let scaled = &documents("spinapp-autoscaled.yaml")[1]["spec"]["scaleTargetRef"];
+    assert_eq!(scaled["name"], fixed["metadata"]["name"]);
+}
+
+/// What the job's container is started with.
+fn arguments() -> Vec<String> {
+    let job = document("job.yaml");
+    let arguments = &job["spec"]["template"]["spec"]["containers"][0]["args"];
+    serde_json::from_value(arguments.clone()).expect("texts")
+}
+
+#[test]
+fn the_job_s_arguments_are_understood_and_name_the_service_and_the_secret_that_are_there() {
+    // Nothing is at these places here, so it ends with the first thing that it needs.
+    let run = orchestrator().args(arguments()).output().expect("it runs");
+    let told = texts(&run);
+    assert_eq!(run.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("cannot read the token file /run/secrets/prefix-tar/token"),
+        "{told}"
+    );
+
+    let joined = arguments().join(" ");
+    let app = document("spinapp.yaml");
+    let service = format!(
+        "http://{}.default.svc.cluster.local",
+        app["metadata"]["name"].as_str().expect("a name")
+    );
+    assert!(joined.contains(&service), "{joined}");
+    let pod = &document("job.yaml")["spec"]["template"]["spec"];
+    assert_eq!(
+        pod["containers"][0]["volumeMounts"][0]["mountPath"],
+        "/run/secrets/prefix-tar"
+    );
+    assert_eq!(
+        pod["volumes"][0]["secret"]["secretName"],
+        "prefix-tar-token"
+    );
+    assert_eq!(
+        pod["serviceAccountName"],
+        document("service-account.yaml")["metadata"]["name"]
+    );
+    let to = arguments()
+        .iter()
+        .find_map(|argument| argument.strip_prefix("--to=").map(str::to_owned));
+    let to: DestinationName = to.expect("a destination").parse().expect("a destination");
+    assert!(matches!(to, DestinationName::Bucket(_)), "{to}");
+}
+
+#[test]
+fn no_container_has_more_than_it_needs() {
+    let job = document("job.yaml");
+    let pod = &job["spec"]["template"]["spec"];
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    let container = &pod["containers"][0];
+    assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+    assert_eq!(
+        container["securityContext"]["allowPrivilegeEscalation"],
+        false
+    );
+    assert_eq!(
+        container["securityContext"]["capabilities"]["drop"],
+        json!(["ALL"])
+    );
+    for (what, resources) in [
+        ("the job", &container["resources"]),
+        (
+            "the component",
+            &document("spinapp.yaml")["spec"]["resources"],
+        ),
+    ] {
+        assert!(resources["limits"]["memory"].is_string(), "{what}");
+    }
+    let limits = &document("spinapp.yaml")["spec"];
+    assert_eq!(limits["resources"]["limits"]["memory"], "64Mi");
+    assert_eq!(limits["invocationLimits"]["memory"], "8Mi");
+}
+
+/// The instructions of the Containerfile, with lines that go on joined.
+fn instructions() -> Vec<Vec<String>> {
+    let text = text("Containerfile").replace("\\\n", " ");
+    let lines = text.lines().map(str::trim);
+    lines
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| line.split_whitespace().map(str::to_owned).collect())
+        .collect()
+}
+
+#[test]
+fn the_container_copies_what_is_there_and_starts_what_it_copies_as_nobody_in_particular() {
+    let instructions = instructions();
+    let mut in_place = String::new();
+    for instruction in &instructions {
+        let [name, arguments @ .., last] = instruction.as_slice() else {
+            panic!("{instruction:?} is no instruction");
+        };
+        if name == "COPY" && !arguments[0].starts_with("--from=") {
+            for source in arguments {
+                assert!(repository().join(source).exists(), "{source} is copied");
+            }
+        } else if name == "COPY" {
+            in_place.clone_from(last);
+        }
+    }
+    let last = |name: &str| {
+        let found = instructions
+            .iter()
+            .rfind(|instruction| instruction[0] == name);
+        found.unwrap_or_else(|| panic!("there is no {name}"))[1..].join(" ")
+    };
+    assert_eq!(last("ENTRYPOINT"), format!("[\"{in_place}\"]"));
+    assert_eq!(last("USER"), "65532:65532");
+    assert_eq!(last("FROM"), "gcr.io/distroless/cc-debian12:nonroot");
+    let pod = &document("job.yaml")["spec"]["template"]["spec"]["securityContext"];
+    assert_eq!(
+        (&pod["runAsUser"], &pod["runAsGroup"]),
+        (&json!(65532), &json!(65532))
+    );
+}
+
+/// The libraries that a distroless `cc` image has, besides the loader.
+const DISTROLESS_LIBRARIES: [&str; 3] = ["libc.so.6", "libgcc_s.so.1", "libm.so.6"];
+
+#[test]
+fn the_program_needs_no_library_that_the_container_does_not_have() {
+    let program = orchestrator().get_program().to_owned();
+    let listed = Command::new("ldd").arg(program).output().expect("ldd");
+    let listed = String::from_utf8(listed.stdout).expect("text");
+    let libraries = listed
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    let needed: Vec<&str> = libraries
+        .filter(|library| !library.contains("ld-linux") && !library.starts_with("linux-vdso"))
+        .collect();
+    assert!(!needed.is_empty(), "{listed}");
+    for library in needed {
+        assert!(
+            DISTROLESS_LIBRARIES.contains(&library),
+            "{library} is needed"
+        );
+    }
+}
+
+#[test]
+fn old_archives_are_deleted_and_nothing_else_is() {
+    let lifecycle: Value = serde_json::from_str(&text("lifecycle.json")).expect("JSON");
+    let rules = lifecycle["rule"].as_array().expect("rules");
+    let [rule] = rules.as_slice() else {
+        panic!("one rule");
+    };
+    assert_eq!(rule["action"], json!({ "type": "Delete" }));
+    // Longer than three months, and only where the archives are.
+    assert!(rule["condition"]["age"].as_u64().expect("days") > 92);
+    let to = arguments().join(" ");
+    let path = rule["condition"]["matchesPrefix"][0]
+        .as_str()
+        .expect("a path");
+    assert!(to.contains(&format!("/{path}{{month}}")), "{to}");
+}
