@@ -2,10 +2,16 @@
 //! fails is left alone for a while, and the others take its work. That an invocation is tried again, and how often,
 //! is left to `dispatch`.
 
+mod endpoints;
+mod url;
+
+pub use url::{ComponentUrl, ComponentUrlError};
+
 use super::timed_body::TimedBody;
 use super::{FailedInvocation, Host, InvocationProgress, answer};
 use anyhow::Context as _;
 use bytes::Bytes;
+use endpoints::Endpoints;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -20,9 +26,7 @@ use prefix_tar::source::SourceUrl;
 use prefix_tar::token::Token;
 use std::fmt;
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Endpoints at the most.
@@ -40,64 +44,11 @@ const CUT_OFF_MIN: Duration = Duration::from_secs(10);
 /// What is read of an answer that is no stream of events, in bytes.
 const REFUSAL_BYTES_MAX: usize = 16 * 1024;
 
-/// For how long an endpoint is left alone after its first failure. It doubles with every failure in a row.
-const REST_FIRST: Duration = Duration::from_secs(1);
-
-/// For how long an endpoint is left alone at the most.
-const REST_MAX: Duration = Duration::from_secs(60);
-
-/// Where a component is: the URL that jobs are posted to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ComponentUrl(http::Uri);
-
-/// Why a text is no component's URL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ComponentUrlError {
-    /// Not an absolute http or https URL without user information.
-    #[error("it is not an absolute http or https URL without a user name")]
-    NotHttp,
-    /// `http` over a network would show the token to everybody on the way.
-    #[error("it is http and not on this machine; the token would be seen on the way")]
-    Insecure,
-}
-
-impl FromStr for ComponentUrl {
-    type Err = ComponentUrlError;
-
-    fn from_str(text: &str) -> Result<Self, ComponentUrlError> {
-        let uri: http::Uri = text.parse().map_err(|_| ComponentUrlError::NotHttp)?;
-        let source: SourceUrl = text.parse().map_err(|_| ComponentUrlError::NotHttp)?;
-        Ok(Self(uri)).and_then(|url| {
-            let is_cluster = source.authority().host().ends_with(".svc.cluster.local");
-            if source.is_https() || source.authority().is_loopback() || is_cluster {
-                Ok(url)
-            } else {
-                Err(ComponentUrlError::Insecure)
-            }
-        })
-    }
-}
-
-impl fmt::Display for ComponentUrl {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
-    }
-}
-
-/// One component, and how it has done.
-#[derive(Debug)]
-struct Endpoint {
-    url: ComponentUrl,
-    under_way: usize,
-    failures_in_a_row: u32,
-    rests_until: Option<Instant>,
-}
-
 /// Components elsewhere.
 pub struct RemoteHost {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     authorization: HeaderValue,
-    endpoints: Mutex<Vec<Endpoint>>,
+    endpoints: Endpoints,
     source: SourceUrl,
     deadline: Duration,
 }
@@ -123,49 +74,15 @@ impl RemoteHost {
         let mut authorization = HeaderValue::from_str(&token.expose_bearer_to_the_wire())
             .context("the token cannot be a header")?;
         authorization.set_sensitive(true);
-        let endpoints = urls.into_iter().map(|url| Endpoint {
-            url,
-            under_way: 0,
-            failures_in_a_row: 0,
-            rests_until: None,
-        });
         Ok(Self {
             client: Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
                 .build(connector),
             authorization,
-            endpoints: Mutex::new(endpoints.collect()),
+            endpoints: Endpoints::new(urls),
             source,
             deadline,
         })
-    }
-
-    /// Takes the endpoint that has the least to do of those that do not rest; where all rest, the one whose rest ends
-    /// first.
-    fn take(&self) -> Taken<'_> {
-        let now = Instant::now();
-        let mut endpoints = self.lock();
-        let chosen = endpoints
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, endpoint)| {
-                let rest = endpoint.rests_until.filter(|until| *until > now);
-                (rest, endpoint.under_way)
-            })
-            .map_or(0, |(index, _)| index);
-        if let Some(endpoint) = endpoints.get_mut(chosen) {
-            endpoint.under_way += 1;
-        }
-        Taken {
-            host: self,
-            index: chosen,
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Endpoint>> {
-        self.endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn invoke_at(
@@ -230,9 +147,14 @@ impl Host for RemoteHost {
         job: Job,
         on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
     ) -> Result<Report, FailedInvocation> {
-        let taken = self.take();
+        let taken = self.endpoints.take().ok_or_else(|| {
+            Failure::lasting(
+                FailureKind::Configuration,
+                "there is no component to invoke",
+            )
+        })?;
         let url = taken.url();
-        let invocation = self.invoke_at(&url, &job, on_progress);
+        let invocation = self.invoke_at(url, &job, on_progress);
         let outcome = tokio::time::timeout(self.deadline, invocation)
             .await
             .unwrap_or_else(|_| {
@@ -242,53 +164,18 @@ impl Host for RemoteHost {
                 );
                 Err(Failure::passing(FailureKind::Deadline, message).into())
             });
-        taken.note(&outcome);
+        let failed = outcome.as_ref().err();
+        taken.note(failed.is_some_and(|failed| is_of_the_endpoint(&failed.failure)));
         outcome
     }
 }
 
-/// An endpoint that has an invocation under way.
-struct Taken<'host> {
-    host: &'host RemoteHost,
-    index: usize,
-}
-
-impl Taken<'_> {
-    fn url(&self) -> ComponentUrl {
-        self.host.lock()[self.index].url.clone()
-    }
-
-    /// Takes note of how the endpoint has done. What is the source's or the store's fault is not the endpoint's.
-    fn note(&self, outcome: &Result<Report, FailedInvocation>) {
-        let has_failed = outcome.as_ref().is_err_and(|failed| {
-            matches!(
-                failed.failure.kind,
-                FailureKind::HostUnreachable | FailureKind::Died | FailureKind::Deadline
-            )
-        });
-        let mut endpoints = self.host.lock();
-        let Some(endpoint) = endpoints.get_mut(self.index) else {
-            return;
-        };
-        if !has_failed {
-            endpoint.failures_in_a_row = 0;
-            endpoint.rests_until = None;
-            return;
-        }
-        let doublings = endpoint.failures_in_a_row.min(6);
-        let rest = (REST_FIRST * 2_u32.pow(doublings)).min(REST_MAX);
-        endpoint.failures_in_a_row += 1;
-        endpoint.rests_until = Some(Instant::now() + rest);
-        tracing::warn!(url = %endpoint.url, ?rest, "a component failed and is left alone for a while");
-    }
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        if let Some(endpoint) = self.host.lock().get_mut(self.index) {
-            endpoint.under_way -= 1;
-        }
-    }
+/// Whether it is the endpoint that failed, and not the source, the store or the job.
+fn is_of_the_endpoint(failure: &Failure) -> bool {
+    matches!(
+        failure.kind,
+        FailureKind::HostUnreachable | FailureKind::Died | FailureKind::Deadline
+    )
 }
 
 fn unreachable(url: &ComponentUrl, error: &dyn fmt::Display) -> FailedInvocation {
@@ -344,35 +231,9 @@ async fn refusal(url: &ComponentUrl, response: http::Response<Incoming>) -> Fail
 mod tests {
     use super::*;
 
-    fn url(text: &str) -> ComponentUrl {
-        text.parse().expect("a URL")
-    }
-
-    #[test]
-    fn a_token_goes_over_a_network_only_by_https() {
-        use ComponentUrlError::{Insecure, NotHttp};
-        for (text, error) in [
-            ("http://component.example", Insecure),
-            ("http://10.0.0.1:3000/", Insecure),
-            ("ftp://component.example", NotHttp),
-            ("https://user:secret@component.example", NotHttp),
-            ("component.example", NotHttp),
-        ] {
-            assert_eq!(text.parse::<ComponentUrl>(), Err(error), "{text}");
-        }
-        for text in [
-            "https://component.example/path",
-            "http://127.0.0.1:3000",
-            "http://[::1]:3000/",
-            "http://prefix-tar.default.svc.cluster.local",
-        ] {
-            assert!(text.parse::<ComponentUrl>().is_ok(), "{text}");
-        }
-    }
-
     #[test]
     fn who_is_cut_off_is_told_how_far_it_came_and_what_may_have_ended_it() {
-        let url = url("https://component.example/");
+        let url = "https://component.example/".parse().expect("a URL");
         insta::assert_snapshot!(
             cut_off(&url, Duration::from_millis(30_040), 2048),
             @"the component at https://component.example/ ended its answer without a final event, after 30.0 s and 2048 of 4096 ranges; some platforms end an invocation after 30 s, and a larger --window makes it shorter"
@@ -381,42 +242,5 @@ mod tests {
             cut_off(&url, Duration::from_millis(400), 0),
             @"the component at https://component.example/ ended its answer without a final event, after 0.4 s and 0 of 4096 ranges"
         );
-    }
-
-    #[tokio::test]
-    async fn endpoints_share_the_work_and_one_that_fails_rests() {
-        crate::tls::install_crypto_provider();
-        let token = crate::invoke_token::generate().expect("a token");
-        let urls = [
-            "http://127.0.0.1:1",
-            "http://127.0.0.1:2",
-            "http://127.0.0.1:3",
-        ]
-        .map(url);
-        let source: SourceUrl = "http://127.0.0.1:4".parse().expect("a source");
-        let host = RemoteHost::new(urls.to_vec(), &token, source, SILENCE_MAX, None);
-        let host = host.expect("a host");
-        let (first, second) = (host.take(), host.take());
-        assert_eq!(
-            (first.url(), second.url()),
-            (url("http://127.0.0.1:1"), url("http://127.0.0.1:2"))
-        );
-        second.note(&Err(unreachable(&urls[1], &"refused")));
-        drop(second);
-        let third = host.take();
-        assert_eq!(third.url(), url("http://127.0.0.1:3"));
-        drop(first);
-        assert_eq!(
-            host.take().url(),
-            url("http://127.0.0.1:1"),
-            "the one that failed rests"
-        );
-        for (index, url) in urls.iter().enumerate() {
-            let taken = Taken { host: &host, index };
-            host.lock()[index].under_way += 1;
-            taken.note(&Err(unreachable(url, &"refused")));
-        }
-        // All rest; the second failed twice in a row and rests for longer.
-        assert_ne!(host.take().url(), url("http://127.0.0.1:2"));
     }
 }
