@@ -21,7 +21,7 @@ demo: toolchain ## See it work, offline, and what it costs
 test: toolchain ## Every test
 	$(CARGO) test --release --locked --workspace
 
-soak: toolchain ## The long tests: faults for five seeds, and how long it takes to be told of peers that are not there
+soak: toolchain ## The long tests: faults for five seeds, peers that are not there, and how long a prefix takes from far away
 	$(CARGO) test --release --locked --package orchestrator --test end_to_end -- --ignored --nocapture
 
 fuzz: toolchain ## Every fuzz target for FUZZ_SECONDS (needs cargo-fuzz)

@@ -39,7 +39,7 @@ pub fn refusal(tried: &str, method: &str, status: u16, code: Option<&str>) -> St
     let answered = format!("{tried} was answered {status} {code}");
     let answered = answered.trim_end();
     match (status, code) {
-        (401 | 403, "" | "AccessDenied") => format!(
+        (403, "AccessDenied") => format!(
             "{answered}; the account that signs needs {}",
             permissions_wanted(method)
         ),
@@ -85,12 +85,7 @@ mod tests {
                 Some("AccessDenied"),
                 "PUT of /b/AB.tar was answered 403 AccessDenied; the account that signs needs storage.objects.create, and storage.objects.delete where it replaces an object",
             ),
-            (
-                "GET",
-                401,
-                None,
-                "PUT of /b/AB.tar was answered 401; the account that signs needs storage.objects.get",
-            ),
+            ("GET", 401, None, "PUT of /b/AB.tar was answered 401"),
             (
                 "PUT",
                 403,
@@ -102,6 +97,12 @@ mod tests {
                 403,
                 Some("SignatureDoesNotMatch"),
                 "PUT of /b/AB.tar was answered 403 SignatureDoesNotMatch",
+            ),
+            (
+                "GET",
+                403,
+                Some("AccessDenied"),
+                "PUT of /b/AB.tar was answered 403 AccessDenied; the account that signs needs storage.objects.get",
             ),
             ("PUT", 500, None, "PUT of /b/AB.tar was answered 500"),
         ] {

@@ -52,8 +52,8 @@ pub trait Destination: Send + Sync {
     /// The object that is there of a prefix.
     async fn object(&self, prefix: Prefix) -> anyhow::Result<Option<StoredObject>>;
 
-    /// Gets ready for an attempt at `prefix`: the report of an earlier one goes, and the PUT is signed for
-    /// what is there now.
+    /// Gets ready for an attempt at `prefix`: the PUT is signed for what is there now. The report of an earlier one goes,
+    /// or is told from a true one by its checksum.
     async fn prepare(&self, prefix: Prefix) -> anyhow::Result<Upload>;
 
     /// Removes the object of a prefix if it is of this generation: it is not what was sent.

@@ -27,7 +27,7 @@ use permissions::{Permission, Permissions};
 use signature::Verifier;
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -196,10 +196,10 @@ impl LocalStore {
         match parts.method {
             Method::PUT => {
                 self.require(Permission::Create)?;
-                self.permit_replacing(&objects, &path).await?;
                 let upload = Arc::clone(&self.uploads).acquire_owned().await;
                 let upload = upload.map_err(|_| StoreError::InternalError)?;
-                put::put(objects, path, &parts.headers, body, upload).await
+                let may_replace = self.permissions.has(Permission::Delete);
+                put::put(objects, path, &parts.headers, body, upload, may_replace).await
             }
             Method::GET | Method::HEAD => {
                 self.require(Permission::Get)?;
@@ -218,22 +218,6 @@ impl LocalStore {
             Ok(())
         } else {
             Err(StoreError::PermissionDenied(permission))
-        }
-    }
-
-    /// Who replaces an object deletes one.
-    async fn permit_replacing(
-        &self,
-        objects: &Arc<Objects>,
-        path: &Path,
-    ) -> Result<(), StoreError> {
-        if self.permissions.has(Permission::Delete) {
-            return Ok(());
-        }
-        match get::look_up(Arc::clone(objects), path).await {
-            Ok(_) => Err(StoreError::PermissionDenied(Permission::Delete)),
-            Err(StoreError::NoSuchKey) => Ok(()),
-            Err(error) => Err(error),
         }
     }
 }

@@ -6,6 +6,7 @@ use google_cloud_auth::credentials::service_account;
 use google_cloud_auth::signer::Signer;
 use google_cloud_storage::builder::storage::SignedUrlBuilder;
 use prefix_tar::job::SignedUrl;
+use prefix_tar::store_answer::is_passing_status;
 use ring::signature::KeyPair as _;
 use rsa::pkcs8::{EncodePrivateKey as _, LineEnding};
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,9 @@ use std::time::Duration;
 
 /// The size of a generated key, in bits: the least that V4 signatures are made with.
 const KEY_BITS: usize = 2048;
+
+/// One signature. A key at hand takes a millisecond; Google, who is asked over the network, is asked again for a while.
+const SIGN_TIME_MAX: Duration = Duration::from_secs(45);
 
 /// A key file is about 2 KB.
 const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -190,7 +194,14 @@ impl UrlSigner {
         for (name, value) in headers {
             builder = builder.with_header(name, value);
         }
-        let signed = builder.sign_with(&self.signer).await;
+        let signed = tokio::time::timeout(SIGN_TIME_MAX, builder.sign_with(&self.signer))
+            .await
+            .map_err(|_| {
+                anyhow::anyhow!(
+                    "cannot sign a URL for {object}: Google, who signs for the account, did not answer in {} s",
+                    SIGN_TIME_MAX.as_secs()
+                )
+            })?;
         let text = signed.map_err(|error| not_signed(object, &error))?;
         Ok(SignedUrl::new(text)?)
     }
@@ -205,11 +216,14 @@ fn not_signed(object: &str, error: &(dyn std::error::Error + 'static)) -> anyhow
         .find_map(google_cloud_storage::Error::http_status_code);
     match status {
         Some(status @ (401 | 403)) => anyhow::anyhow!(
-            "cannot sign a URL for {object}: Google answered {status}; who asks Google to sign for an account needs roles/iam.serviceAccountTokenCreator on it"
+            "cannot sign a URL for {object}: Google answered {status}; iamcredentials.googleapis.com has to be enabled in the project, and who asks Google to sign for an account needs roles/iam.serviceAccountTokenCreator on it"
         ),
-        Some(status) => {
+        Some(status) if is_passing_status(status) => {
             anyhow::anyhow!("cannot sign a URL for {object}: Google answered {status}; try later")
         }
+        Some(status) => anyhow::anyhow!(
+            "cannot sign a URL for {object}: Google answered {status}; is the account that signs the right one?"
+        ),
         None => {
             let cause = chain().last().unwrap_or(error);
             anyhow::anyhow!(

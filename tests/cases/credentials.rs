@@ -3,7 +3,7 @@
 
 use crate::harness::expected_tar;
 use crate::harness::faulty_source::{FaultySource, body_of};
-use crate::harness::google::{Google, IMPERSONATED_TOKEN, METADATA_TOKEN, USER_TOKEN};
+use crate::harness::google::{Google, IGNORED, IMPERSONATED_TOKEN, METADATA_TOKEN, USER_TOKEN};
 use crate::harness::program::{output, texts};
 use crate::harness::store_program::StoreProgram;
 use serde_json::json;
@@ -126,6 +126,16 @@ async fn who_may_not_sign_is_told_which_role_is_missing() {
         0,
         "nothing was fetched"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "it takes the 45 s after which it is told: make soak"]
+async fn a_signature_that_never_comes_is_told() {
+    let stage = Stage::new(&[IGNORED]).await;
+    let run = output(stage.run()).await;
+    let told = told(&run);
+    assert_eq!(run.status.code(), Some(1), "{told}");
+    assert!(told.contains("did not answer in 45 s"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::schemars::{JsonSchema, schema_for};
 use orchestrator::destination::DestinationName;
+use prefix_tar::limits::LINEAR_MEMORY_BYTES_MAX;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::Command;
@@ -216,7 +217,9 @@ fn no_container_has_more_than_it_needs() {
     }
     let limits = &document("spinapp.yaml")["spec"];
     assert_eq!(limits["resources"]["limits"]["memory"], "64Mi");
+    // The operator refuses an invocation that may have more than its pod; and the module's own maximum is this.
     assert_eq!(limits["invocationLimits"]["memory"], "8Mi");
+    assert_eq!(LINEAR_MEMORY_BYTES_MAX, 8 * 1024 * 1024);
 }
 
 /// The instructions of the Containerfile, with lines that go on joined.

@@ -87,7 +87,7 @@ async fn who_may_create_and_see_objects_goes_on_where_a_run_ended() {
     let told = texts(&forced);
     assert_eq!(forced.status.code(), Some(1), "{told}");
     assert!(
-        told.contains("DELETE of 2026-11/manifest.json was answered 403 AccessDenied; the account that signs needs storage.objects.delete"),
+        told.contains("gs://pwned/2026-11 has a complete archive, whose manifest cannot be removed; another path needs no such right: DELETE of 2026-11/manifest.json was answered 403 AccessDenied; the account that signs needs storage.objects.delete"),
         "{told}"
     );
     assert_is_whole(&store, &["00", "01", "02", "03"]);

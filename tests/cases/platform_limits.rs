@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 /// What a request and a response may have, in bytes.
 const MESSAGE_BYTES_MAX: usize = 10 * 1024 * 1024;
 
+/// The characters between an ETag's quotes, as Cloudflare makes them.
+const ETAG_CHARACTERS: usize = 32;
+
 /// What an invocation may take.
 const INVOCATION_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -29,7 +32,11 @@ async fn a_job_and_a_report_are_a_small_part_of_what_a_message_may_have() {
     let stage = stage_of(source.url()).await;
     let job = stage.job(prefix("AB")).await;
     let job_bytes = job.expose_to_the_wire().len();
-    let report = stage.invoke(job).await.expect("stored");
+    let mut report = stage.invoke(job).await.expect("stored");
+    // As long as those of the real API.
+    for etag in &mut report.range_etags {
+        *etag = format!("W/\"{}\"", "0".repeat(ETAG_CHARACTERS));
+    }
     let event = serde_json::to_string(&Event::Done {
         report: Box::new(report),
     })
@@ -39,7 +46,7 @@ async fn a_job_and_a_report_are_a_small_part_of_what_a_message_may_have() {
         event.len()
     ));
     assert!(job_bytes < MESSAGE_BYTES_MAX / 1000);
-    assert!(event.len() < MESSAGE_BYTES_MAX / 10);
+    assert!(event.len() < MESSAGE_BYTES_MAX / 20);
 }
 
 /// A source and a store that are a round trip away.

@@ -155,7 +155,9 @@ fn crc32c_of(headers: &HeaderMap) -> Option<Crc32c> {
 impl Destination for BucketDestination {
     async fn begin(&self) -> anyhow::Result<()> {
         match self.ask(Method::HEAD, MANIFEST_NAME).await? {
-            Some(_) => self.remove(MANIFEST_NAME, &BTreeMap::new()).await,
+            Some(_) => self.remove(MANIFEST_NAME, &BTreeMap::new()).await.with_context(|| {
+                format!("{} has a complete archive, whose manifest cannot be removed; another path needs no such right", self.to)
+            }),
             None => Ok(()),
         }
     }

@@ -39,10 +39,10 @@ impl Attempts {
                 Ok(report) => return self.stored(report, attempt).await,
                 Err(failed) => failed,
             };
-            let failure = failed.failure;
+            let mut failure = failed.failure;
             sent = failed.sent.or(sent);
             if let Some(report) = &sent
-                && let Some(report) = self.settle(report, &failure).await
+                && let Some(report) = self.settle(report, &mut failure).await
             {
                 return self.stored(report, attempt).await;
             }
@@ -113,12 +113,15 @@ impl Attempts {
 
     /// Finds out what became of an object that was sent whole, but not answered as it should be: the report, where
     /// the store has it all the same. What the store says has another checksum is removed.
-    async fn settle(&self, sent: &Report, failure: &Failure) -> Option<Report> {
+    async fn settle(&self, sent: &Report, failure: &mut Failure) -> Option<Report> {
         let prefix = self.prefix;
         if failure.kind == FailureKind::StoreChecksum {
             let generation = sent.generation.as_deref()?;
             if let Err(error) = self.destination.discard(prefix, generation).await {
                 tracing::error!(%prefix, ?error, "an object with a wrong checksum could not be removed");
+                failure.retryable = false;
+                failure.message +=
+                    &format!("; it stays there, because it could not be removed: {error:#}");
             }
             return None;
         }

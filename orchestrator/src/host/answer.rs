@@ -16,27 +16,36 @@ const LINE_BYTES_MAX: usize = REPORT_BYTES_MAX + 1024;
 /// Progress events of one answer. One comes every 256 ranges, and one every five seconds for at most a day.
 pub const PROGRESS_EVENTS_MAX: u32 = 20_000;
 
-/// Reads an answer to its final event. `None`: it ended without one.
+/// Reads an answer to its final event.
 ///
 /// The connection is not read to its end after that: the final event says all.
 pub async fn read<AnswerBody>(
     body: AnswerBody,
     on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
-) -> Option<Result<Report, FailedInvocation>>
+) -> Result<Result<Report, FailedInvocation>, CutOff<AnswerBody::Error>>
 where
     AnswerBody: Body<Data = Bytes>,
 {
     let mut body = pin!(body);
     let mut lines = Lines::default();
-    while let Some(Ok(frame)) = body.frame().await {
-        let Ok(bytes) = frame.into_data() else {
+    while let Some(frame) = body.frame().await {
+        let Ok(bytes) = frame.map_err(CutOff::Lost)?.into_data() else {
             continue;
         };
         if let Some(outcome) = lines.push(&bytes, on_progress) {
-            return Some(outcome);
+            return Ok(outcome);
         }
     }
-    None
+    Err(CutOff::Ended)
+}
+
+/// How an answer ended without its final event.
+#[derive(Debug, PartialEq, Eq)]
+pub enum CutOff<BodyError> {
+    /// In order, as when an instance traps: a chunked answer then ends cleanly.
+    Ended,
+    /// The rest of it was lost.
+    Lost(BodyError),
 }
 
 /// The answer so far: the beginning of a line that is not whole.
@@ -128,13 +137,16 @@ fn what_it_is(error: &serde_json::Error) -> &'static str {
 mod tests {
     use super::*;
     use http_body_util::Full;
+    use std::convert::Infallible;
     use std::sync::Mutex;
 
     const PROGRESS: &str =
         "{\"event\":\"progress\",\"ranges\":512,\"bytes\":1,\"linear_memory\":2}\n";
     const FAILED: &str = "{\"event\":\"failed\",\"error\":{\"kind\":\"source_status\",\"message\":\"m\",\"retryable\":true}}\n";
 
-    async fn read_text(text: &str) -> (Option<Result<Report, FailedInvocation>>, u32) {
+    type Outcome = Result<Result<Report, FailedInvocation>, CutOff<Infallible>>;
+
+    async fn read_text(text: &str) -> (Outcome, u32) {
         let seen = Mutex::new(0);
         let on_progress = |_| *seen.lock().expect("not poisoned") += 1;
         let body = Full::new(Bytes::copy_from_slice(text.as_bytes()));
@@ -157,7 +169,7 @@ mod tests {
     async fn an_answer_without_a_final_event_has_no_outcome() {
         for text in ["", PROGRESS, &FAILED[..FAILED.len() - 1]] {
             let (outcome, _) = read_text(text).await;
-            assert_eq!(outcome, None);
+            assert_eq!(outcome, Err(CutOff::Ended));
         }
     }
 
@@ -176,7 +188,7 @@ mod tests {
     async fn progress_is_bounded() {
         let mut text = PROGRESS.repeat(PROGRESS_EVENTS_MAX as usize);
         let (outcome, seen) = read_text(&text).await;
-        assert_eq!((outcome, seen), (None, PROGRESS_EVENTS_MAX));
+        assert_eq!((outcome, seen), (Err(CutOff::Ended), PROGRESS_EVENTS_MAX));
         text.push_str(PROGRESS);
         let (outcome, _) = read_text(&text).await;
         let failed = outcome.expect("an outcome").expect_err("one too many");

@@ -147,7 +147,7 @@ impl EmbeddedHost {
             .body(Bytes::from(job.expose_to_the_wire()))
             .map_err(|error| host_failure(&error))?;
         let read = async |response: http::Response<HyperOutgoingBody>| {
-            answer::read(response.into_body(), on_progress).await
+            answer::read(response.into_body(), on_progress).await.ok()
         };
         self.call(request, log, read).await?.unwrap_or_else(|| {
             Err(Failure::passing(

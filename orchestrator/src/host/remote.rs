@@ -7,7 +7,8 @@ mod url;
 
 pub use url::{ComponentUrl, ComponentUrlError};
 
-use super::timed_body::TimedBody;
+use super::answer::CutOff;
+use super::timed_body::{BodyLost, TimedBody};
 use super::{FailedInvocation, Host, InvocationProgress, answer};
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -25,6 +26,7 @@ use prefix_tar::prefix::RANGES_PER_PREFIX;
 use prefix_tar::source::SourceUrl;
 use prefix_tar::token::Token;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -38,8 +40,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// From the job's last byte to the answer's head: an instance has to be made, and nothing has to be fetched.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What ended after as long as this may have been ended by its platform's limit of time.
-const CUT_OFF_MIN: Duration = Duration::from_secs(10);
+/// What is cut off after as long as this may have met its platform's limit of time: 30 s, as Akamai Functions publish it.
+const PLATFORM_TIME_LIMITS: RangeInclusive<Duration> =
+    Duration::from_secs(28)..=Duration::from_secs(33);
 
 /// What is read of an answer that is no stream of events, in bytes.
 const REFUSAL_BYTES_MAX: usize = 16 * 1024;
@@ -112,10 +115,13 @@ impl RemoteHost {
             ranges.store(progress.ranges, Ordering::Relaxed);
             on_progress(progress);
         };
-        let report = answer::read(body, &on_progress).await.unwrap_or_else(|| {
-            let message = cut_off(url, began.elapsed(), ranges.load(Ordering::Relaxed));
-            Err(Failure::passing(FailureKind::Died, message).into())
-        });
+        let report = answer::read(body, &on_progress)
+            .await
+            .unwrap_or_else(|how| {
+                let ranges = ranges.load(Ordering::Relaxed);
+                let message = cut_off(url, &how, began.elapsed(), ranges);
+                Err(Failure::passing(FailureKind::Died, message).into())
+            });
         let told = match &report {
             Ok(report) => Some(report),
             Err(failed) => failed.sent.as_deref(),
@@ -184,15 +190,22 @@ fn unreachable(url: &ComponentUrl, error: &dyn fmt::Display) -> FailedInvocation
 }
 
 /// An answer that ended before its final event, after so long and so many ranges.
-fn cut_off(url: &ComponentUrl, after: Duration, ranges: u32) -> String {
-    let advice = match after >= CUT_OFF_MIN {
+fn cut_off(url: &ComponentUrl, how: &CutOff<BodyLost>, after: Duration, ranges: u32) -> String {
+    let how = match how {
+        CutOff::Ended => "ended its answer without a final event".to_owned(),
+        CutOff::Lost(BodyLost::Silent) => {
+            format!("said nothing for {} s", SILENCE_MAX.as_secs())
+        }
+        CutOff::Lost(BodyLost::Broken(error)) => format!("lost the connection: {error}"),
+    };
+    let advice = match PLATFORM_TIME_LIMITS.contains(&after) {
         true => {
-            "; some platforms end an invocation after 30 s, and a larger --window makes it shorter"
+            "; some platforms end an invocation after 30 s: a larger --window makes it shorter, and needs more memory"
         }
         false => "",
     };
     format!(
-        "the component at {url} ended its answer without a final event, after {:.1} s and {ranges} of {RANGES_PER_PREFIX} ranges{advice}",
+        "the component at {url} {how}, after {:.1} s and {ranges} of {RANGES_PER_PREFIX} ranges{advice}",
         after.as_secs_f64()
     )
 }
@@ -234,13 +247,18 @@ mod tests {
     #[test]
     fn who_is_cut_off_is_told_how_far_it_came_and_what_may_have_ended_it() {
         let url = "https://component.example/".parse().expect("a URL");
+        let seconds = Duration::from_secs_f64;
         insta::assert_snapshot!(
-            cut_off(&url, Duration::from_millis(30_040), 2048),
-            @"the component at https://component.example/ ended its answer without a final event, after 30.0 s and 2048 of 4096 ranges; some platforms end an invocation after 30 s, and a larger --window makes it shorter"
+            cut_off(&url, &CutOff::Ended, seconds(30.04), 2048),
+            @"the component at https://component.example/ ended its answer without a final event, after 30.0 s and 2048 of 4096 ranges; some platforms end an invocation after 30 s: a larger --window makes it shorter, and needs more memory"
         );
         insta::assert_snapshot!(
-            cut_off(&url, Duration::from_millis(400), 0),
+            cut_off(&url, &CutOff::Ended, seconds(0.4), 0),
             @"the component at https://component.example/ ended its answer without a final event, after 0.4 s and 0 of 4096 ranges"
+        );
+        insta::assert_snapshot!(
+            cut_off(&url, &CutOff::Lost(BodyLost::Silent), seconds(75.0), 256),
+            @"the component at https://component.example/ said nothing for 60 s, after 75.0 s and 256 of 4096 ranges"
         );
     }
 }

@@ -30,11 +30,7 @@ fn read_error(error: &io::Error) -> StoreError {
     StoreError::InternalError
 }
 
-/// What there is to know of an object.
-pub(super) async fn look_up(
-    objects: Arc<Objects>,
-    path: &Path,
-) -> Result<ObjectMetadata, StoreError> {
+async fn look_up(objects: Arc<Objects>, path: &Path) -> Result<ObjectMetadata, StoreError> {
     let path = path.to_owned();
     on_disk(move || {
         objects

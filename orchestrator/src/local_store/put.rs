@@ -3,6 +3,7 @@
 
 use super::error::StoreError;
 use super::objects::{GenerationMatch, Objects, PartialObject};
+use super::permissions::Permission;
 use super::{HASH, OBJECT_BYTES_MAX, StoreBody, describe, empty, generation_match, on_disk, text};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap};
@@ -66,22 +67,35 @@ fn check_length_range(range: &str, content_length: u64) -> Result<(), StoreError
     }
 }
 
-/// Stores a body as an object. What is left of the body is `None` where there is nothing more to be read of it.
+/// Stores a body as an object, in the place of another one only where that may be replaced. What is left of the body is `None` where there is nothing more to be read of it.
 pub(super) async fn put<RequestBody>(
     objects: Arc<Objects>,
     path: PathBuf,
     headers: &HeaderMap,
     body: &mut Option<RequestBody>,
     upload: OwnedSemaphorePermit,
+    may_replace: bool,
 ) -> Result<Response<StoreBody>, StoreError>
 where
     RequestBody: Body<Data = Bytes> + Send + Unpin,
 {
     let incoming = body.as_mut().ok_or(StoreError::InternalError)?;
     let conditions = PutConditions::of(headers, incoming)?;
-    let generation = conditions.generation;
+    // Who replaces an object deletes one.
+    let generation = match may_replace {
+        true => conditions.generation,
+        false => GenerationMatch::Absent,
+    };
+    let denied = move |error| match error {
+        StoreError::PreconditionFailed if !may_replace => {
+            StoreError::PermissionDenied(Permission::Delete)
+        }
+        error => error,
+    };
     let (objects, path, partial) = on_disk(move || {
-        objects.check_generation(&path, generation)?;
+        objects
+            .check_generation(&path, generation)
+            .map_err(denied)?;
         let partial = objects.begin(&path)?;
         Ok((objects, path, partial))
     })
@@ -104,7 +118,7 @@ where
         return Err(StoreError::BadDigest);
     }
     let metadata = on_disk(move || {
-        let committed = objects.commit(partial, &path, generation);
+        let committed = objects.commit(partial, &path, generation).map_err(denied);
         drop(upload);
         committed
     })

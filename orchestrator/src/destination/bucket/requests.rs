@@ -3,7 +3,7 @@
 
 use crate::sign::UrlSigner;
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
@@ -28,7 +28,7 @@ const FIRST_WAIT_MAX: Duration = Duration::from_secs(1);
 /// The longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(16);
 
-/// One attempt, from its signature to the last byte of its answer.
+/// One attempt, from its first byte to the last one of its answer.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What is read of an answer, in bytes. A manifest is smaller than a report.
@@ -49,6 +49,15 @@ pub(super) struct Answer {
 struct Tried {
     method: Method,
     object: String,
+}
+
+impl Tried {
+    fn new(method: &Method, object: &str) -> Self {
+        Self {
+            method: method.clone(),
+            object: object.to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for Tried {
@@ -121,13 +130,7 @@ impl Requests {
     ) -> anyhow::Result<Answer> {
         let mut waits = Backoff::new(fastrand::Rng::new(), ATTEMPTS_MAX, FIRST_WAIT_MAX, WAIT_MAX);
         loop {
-            let attempt = self.send_once(&method, object, headers, body.clone());
-            let outcome = match tokio::time::timeout(ATTEMPT_TIME_MAX, attempt).await {
-                Ok(outcome) => outcome,
-                Err(_) => Err(Unanswered::lost(format!(
-                    "{method} of {object} took too long"
-                ))),
-            };
+            let outcome = self.send_once(&method, object, headers, body.clone()).await;
             let is_final = match &outcome {
                 Ok(answer) => !is_passing_status(answer.status.as_u16()),
                 Err(Unanswered::NotSigned(_)) => true,
@@ -143,8 +146,12 @@ impl Requests {
     /// Begins to read an object, however long it is. Not tried again: who reads it knows how far that went.
     pub(super) async fn open(&self, object: &str) -> anyhow::Result<Result<Incoming, Answer>> {
         let none = BTreeMap::new();
-        let head = self.head_of(&Method::GET, object, &none, Bytes::new());
-        let (response, tried) = tokio::time::timeout(ATTEMPT_TIME_MAX, head).await??;
+        let request = self
+            .signed(&Method::GET, object, &none, Bytes::new())
+            .await?;
+        let tried = Tried::new(&Method::GET, object);
+        let head = self.head_of(request, &tried);
+        let response = tokio::time::timeout(ATTEMPT_TIME_MAX, head).await??;
         if response.status() == StatusCode::OK {
             return Ok(Ok(response.into_body()));
         }
@@ -158,42 +165,49 @@ impl Requests {
         headers: &BTreeMap<String, String>,
         body: Bytes,
     ) -> Result<Answer, Unanswered> {
-        let (response, tried) = self.head_of(method, object, headers, body).await?;
-        whole(response, tried).await
+        let request = self.signed(method, object, headers, body).await?;
+        let tried = Tried::new(method, object);
+        let late = Unanswered::lost(format!("{tried} took too long"));
+        let answer = async { whole(self.head_of(request, &tried).await?, tried).await };
+        let answer = tokio::time::timeout(ATTEMPT_TIME_MAX, answer).await;
+        answer.unwrap_or(Err(late))
     }
 
-    /// Signs and sends a request; gives the response, and what was tried.
-    async fn head_of(
+    async fn signed(
         &self,
         method: &Method,
         object: &str,
         headers: &BTreeMap<String, String>,
         body: Bytes,
-    ) -> Result<(Response<Incoming>, Tried), Unanswered> {
-        let tried = Tried {
-            method: method.clone(),
-            object: object.to_owned(),
-        };
+    ) -> Result<Request<Full<Bytes>>, Unanswered> {
         let url = self
             .signer
             .sign(method.clone(), object, headers, EXPIRY)
             .await
             .map_err(Unanswered::NotSigned)?;
-        let mut request = http::Request::builder()
+        let mut request = Request::builder()
             .method(method.clone())
             .uri(url.expose_to_the_wire());
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        // Neither error may be shown as it is: it could show the URL.
-        let request = request.body(Full::new(body)).map_err(|_| {
+        // The error may not be shown as it is: it could show the URL.
+        request.body(Full::new(body)).map_err(|_| {
+            let tried = Tried::new(method, object);
             Unanswered::lost(format!("{tried} cannot be sent: a header is malformed"))
-        })?;
-        let response = self.client.request(request).await.map_err(|error| {
+        })
+    }
+
+    async fn head_of(
+        &self,
+        request: Request<Full<Bytes>>,
+        tried: &Tried,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        self.client.request(request).await.map_err(|error| {
+            // It may not be shown as it is either.
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             Unanswered::lost(format!("{tried} failed: {}", cause.unwrap_or_default()))
-        })?;
-        Ok((response, tried))
+        })
     }
 }
 
