@@ -40,6 +40,7 @@ lint: toolchain ## Format, lints, documentation and dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked --package prefix-tar --lib --profile component --target $(TARGET) -- -D warnings
+	$(CARGO) check --locked --manifest-path tests/fuzz/Cargo.toml --lib --bins --target-dir target/fuzz
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps --document-private-items
 	$(CARGO) deny --workspace --locked check bans licenses sources
 	@echo "the component must not depend on tokio"

@@ -217,7 +217,7 @@ impl LocalStore {
         if self.permissions.has(permission) {
             Ok(())
         } else {
-            Err(StoreError::PermissionDenied(permission))
+            Err(StoreError::PermissionDenied(permission.name()))
         }
     }
 }

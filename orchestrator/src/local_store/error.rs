@@ -1,7 +1,6 @@
 //! The store's errors, in GCS's XML: which status and code each has.
 //! When one is answered is left to the store.
 
-use super::permissions::Permission;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use quick_xml::escape::escape;
@@ -13,9 +12,9 @@ pub enum StoreError {
     /// The request is not signed.
     #[error("Access denied.")]
     AccessDenied,
-    /// Who signed may not do this.
-    #[error("The account that signed does not have {} access to the object.", .0.name())]
-    PermissionDenied(Permission),
+    /// Who signed may not do this: the permission of this name is missing.
+    #[error("The account that signed does not have {0} access to the object.")]
+    PermissionDenied(&'static str),
     /// The signature is not the one that the request must have.
     #[error("Access denied.")]
     SignatureDoesNotMatch,

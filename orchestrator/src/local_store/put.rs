@@ -88,7 +88,7 @@ where
     };
     let denied = move |error| match error {
         StoreError::PreconditionFailed if !may_replace => {
-            StoreError::PermissionDenied(Permission::Delete)
+            StoreError::PermissionDenied(Permission::Delete.name())
         }
         error => error,
     };
