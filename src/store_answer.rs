@@ -46,6 +46,9 @@ pub fn refusal(tried: &str, method: &str, status: u16, code: Option<&str>) -> St
         (403, "ExpiredToken" | "RequestTimeTooSkewed") => {
             format!("{answered}; is the clock of this machine right?")
         }
+        (412, _) => format!(
+            "{answered}; another run writes there, or the account that signs may not see what is there"
+        ),
         _ => answered.to_owned(),
     }
 }
@@ -103,6 +106,12 @@ mod tests {
                 403,
                 Some("AccessDenied"),
                 "PUT of /b/AB.tar was answered 403 AccessDenied; the account that signs needs storage.objects.get",
+            ),
+            (
+                "PUT",
+                412,
+                Some("PreconditionFailed"),
+                "PUT of /b/AB.tar was answered 412 PreconditionFailed; another run writes there, or the account that signs may not see what is there",
             ),
             ("PUT", 500, None, "PUT of /b/AB.tar was answered 500"),
         ] {

@@ -35,6 +35,7 @@ pub mod verify;
 pub mod workers;
 
 pub mod generate;
+mod http_client;
 pub mod http_server;
 pub mod local_store;
 pub mod range_api;

@@ -6,7 +6,8 @@ use crate::harness::faulty_source::{FaultySource, body_of};
 use crate::harness::program::{orchestrator, output, texts};
 use crate::harness::source::listener;
 use crate::harness::store_program::StoreProgram;
-use http::{Method, Request};
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use orchestrator::http_server::HttpServer;
 use orchestrator::local_store::{Buckets, LocalStore, trusting};
@@ -108,22 +109,30 @@ async fn a_store_that_denies_or_credentials_that_are_none_are_said_in_one_messag
     ServiceAccountKey::generate()
         .and_then(|key| key.write(&strange))
         .expect("another key");
-    let mut denied = run(&store, &source);
-    denied
-        .args(["-p", "4", "--parallel", "1"])
-        .env("GOOGLE_APPLICATION_CREDENTIALS", &strange);
-    let denied = output(denied).await;
-    let told = texts(&denied);
-    assert_eq!(denied.status.code(), Some(1), "{told}");
-    assert!(
-        told.contains("was answered 403 SignatureDoesNotMatch"),
-        "{told}"
-    );
+    let denied = async |more: &[&str]| {
+        let mut denied = run(&store, &source);
+        denied
+            .args(["-p", "4", "--parallel", "1"])
+            .args(more)
+            .env("GOOGLE_APPLICATION_CREDENTIALS", &strange);
+        let denied = output(denied).await;
+        let told = texts(&denied);
+        assert_eq!(denied.status.code(), Some(1), "{told}");
+        assert!(
+            told.contains("was answered 403 SignatureDoesNotMatch"),
+            "{told}"
+        );
+        assert!(
+            !told.to_ascii_lowercase().contains("x-goog-signature"),
+            "{told}"
+        );
+        told
+    };
+    denied(&[]).await;
+    assert_eq!(source.faults().range_requests(), 0, "nothing was fetched");
+    // Where nothing is looked at before, the first PUT tells.
+    let told = denied(&["--force"]).await;
     assert!(told.contains("not done: 3 prefixes"), "{told}");
-    assert!(
-        !told.to_ascii_lowercase().contains("x-goog-signature"),
-        "{told}"
-    );
 
     let mut none = run(&store, &source);
     none.env(
@@ -143,10 +152,12 @@ async fn a_store_that_denies_or_credentials_that_are_none_are_said_in_one_messag
 /// A method, and what an object's name ends in, and what is signed with it.
 type Signed = (Method, String, Vec<(String, String)>);
 
-/// The local store in this process, and the headers of what it was sent.
+/// The local store in this process, and the headers of what it was sent. One that falters answers 503 to the first GET
+/// of every object.
 async fn recording_store(
     folder: &Path,
     key: &ServiceAccountKey,
+    falters: bool,
 ) -> (HttpServer, Arc<Mutex<Vec<Signed>>>) {
     std::fs::create_dir_all(folder.join("pwned")).expect("a bucket");
     let buckets = Buckets::In(folder.to_owned());
@@ -163,7 +174,19 @@ async fn recording_store(
             });
             let name = parts.uri.path().rsplit('/').next().expect("a name");
             let signed = (parts.method.clone(), name.to_owned(), headers.collect());
-            noted.lock().expect("not poisoned").push(signed);
+            let is_first = {
+                let mut noted = noted.lock().expect("not poisoned");
+                noted.push(signed);
+                let asked = noted
+                    .iter()
+                    .filter(|(method, asked, _)| (method, asked.as_str()) == (&parts.method, name));
+                asked.count() == 1
+            };
+            if falters && is_first && parts.method == Method::GET {
+                let empty = Full::default().map_err(std::io::Error::other);
+                let answer = Response::builder().status(503).body(empty.boxed_unsync());
+                return answer.expect("an answer");
+            }
             store.answer(&parts, &mut Some(body)).await
         }
     });
@@ -177,7 +200,7 @@ async fn what_objects_are_stored_with_is_signed_and_sent_with_every_one_of_them(
     let key = ServiceAccountKey::generate().expect("a key");
     let key_file = folder.path().join("key.json");
     key.write(&key_file).expect("written");
-    let (server, seen) = recording_store(&folder.path().join("buckets"), &key).await;
+    let (server, seen) = recording_store(&folder.path().join("buckets"), &key, false).await;
     let wanted = [
         ("x-goog-storage-class", "NEARLINE"),
         (
@@ -209,5 +232,40 @@ async fn what_objects_are_stored_with_is_signed_and_sent_with_every_one_of_them(
             let expected = (method == Method::PUT).then_some(value);
             assert_eq!(sent, expected, "{wanted} of {method} of {name}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_falters_is_asked_again_before_anything_is_called_damaged() {
+    let source = FaultySource::start(|range| body_of(range, LINES), |_, _| None).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = ServiceAccountKey::generate().expect("a key");
+    let key_file = folder.path().join("key.json");
+    key.write(&key_file).expect("written");
+    let (server, _) = recording_store(&folder.path().join("buckets"), &key, true).await;
+    let address = server.address().to_string();
+    let command = |arguments: &[&str]| {
+        let mut command = orchestrator();
+        command
+            .args(arguments)
+            .env("STORAGE_EMULATOR_HOST", &address)
+            .env("GOOGLE_APPLICATION_CREDENTIALS", &key_file);
+        command
+    };
+    let source = source.url().to_string();
+    for arguments in [
+        &[
+            "run",
+            "-p",
+            "1",
+            "--to",
+            "gs://pwned/a",
+            "--source",
+            &source,
+        ][..],
+        &["verify", "gs://pwned/a"],
+    ] {
+        let ended = output(command(arguments)).await;
+        assert_eq!(ended.status.code(), Some(0), "{}", texts(&ended));
     }
 }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::Full;
 use orchestrator::http_server::HttpServer;
+use orchestrator::local_store::permissions::{Permissions, Role};
 use orchestrator::local_store::{Buckets, LocalStore, trusting};
 use orchestrator::sign::{ServiceAccountKey, UrlSigner};
 use prefix_tar::job::SignedUrl;
@@ -22,11 +23,16 @@ struct Store {
 
 impl Store {
     async fn start() -> Self {
+        Self::permitting(Permissions::ALL).await
+    }
+
+    async fn permitting(permissions: Permissions) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join("bucket")).expect("a bucket");
         let key = ServiceAccountKey::generate().expect("a key");
         let buckets = Buckets::In(folder.path().to_owned());
-        let store = LocalStore::new(buckets, trusting(&key).expect("a verifier"));
+        let verifier = trusting(&key).expect("a verifier");
+        let store = LocalStore::permitting(buckets, verifier, permissions);
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let server = store.start(listener).expect("a server");
         let endpoint = format!("http://{}", server.address());
@@ -235,6 +241,24 @@ async fn conditions_and_checksums_are_kept() {
         .put("y", "1234", &[("x-goog-content-length-range", "0,3")])
         .await;
     assert_eq!(code(&long), refused(400, "EntityTooLarge"));
+    assert_eq!(store.files(), ["x"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_only_create_objects_replaces_none_and_keeps_to_its_own_conditions() {
+    let store = Store::permitting(Permissions::of_roles(&[Role::ObjectCreator])).await;
+    let another = [("x-goog-if-generation-match", "5")];
+    let put = store.put("x", "1", &another).await;
+    assert_eq!(code(&put), refused(412, "PreconditionFailed"));
+    assert_eq!(store.put("x", "1", &[]).await.status(), 200);
+    for signed in [&[][..], &another, &[("x-goog-if-generation-match", "0")]] {
+        let put = store.put("x", "2", signed).await;
+        assert_eq!(code(&put), refused(403, "AccessDenied"));
+    }
+    for method in [Method::GET, Method::DELETE] {
+        let answer = store.ask(method, "x", "", &[], &[]).await;
+        assert_eq!(code(&answer), refused(403, "AccessDenied"));
+    }
     assert_eq!(store.files(), ["x"]);
 }
 

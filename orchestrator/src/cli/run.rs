@@ -116,12 +116,12 @@ pub(super) struct Objects {
 }
 
 impl Objects {
-    fn options(&self) -> ObjectOptions {
+    fn options(self) -> ObjectOptions {
         ObjectOptions {
-            endpoint: self.endpoint.clone(),
-            storage_class: self.storage_class.clone(),
-            kms_key: self.kms_key.clone(),
-            cache_control: self.cache_control.clone(),
+            endpoint: self.endpoint,
+            storage_class: self.storage_class,
+            kms_key: self.kms_key,
+            cache_control: self.cache_control,
         }
     }
 }

@@ -90,7 +90,8 @@ impl BucketDestination {
         match answer.status {
             StatusCode::OK => Ok(Some(answer)),
             StatusCode::NOT_FOUND => Ok(None),
-            StatusCode::FORBIDDEN => {
+            // Another code is about the signature, and would be the same for every object.
+            StatusCode::FORBIDDEN if answer.code().is_none_or(|code| code == "AccessDenied") => {
                 tracing::debug!(object, "it may not be seen whether this object is there");
                 Ok(None)
             }

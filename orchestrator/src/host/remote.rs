@@ -10,16 +10,13 @@ pub use url::{ComponentUrl, ComponentUrlError};
 use super::answer::CutOff;
 use super::timed_body::{BodyLost, TimedBody};
 use super::{FailedInvocation, Host, InvocationProgress, answer};
+use crate::http_client::{self, HttpClient};
 use anyhow::Context as _;
 use bytes::Bytes;
 use endpoints::Endpoints;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use prefix_tar::failure::{Failure, FailureKind};
 use prefix_tar::job::{Event, JOB_CONTENT_TYPE, Job, Report};
 use prefix_tar::prefix::RANGES_PER_PREFIX;
@@ -49,7 +46,7 @@ const REFUSAL_BYTES_MAX: usize = 16 * 1024;
 
 /// Components elsewhere.
 pub struct RemoteHost {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpClient,
     authorization: HeaderValue,
     endpoints: Endpoints,
     source: SourceUrl,
@@ -73,14 +70,11 @@ impl RemoteHost {
             "there are {} components; 1 to {ENDPOINTS_MAX} are possible",
             urls.len()
         );
-        let connector = crate::tls::connector(ca_file)?;
         let mut authorization = HeaderValue::from_str(&token.expose_bearer_to_the_wire())
             .context("the token cannot be a header")?;
         authorization.set_sensitive(true);
         Ok(Self {
-            client: Client::builder(TokioExecutor::new())
-                .pool_timer(TokioTimer::new())
-                .build(connector),
+            client: http_client::new(ca_file)?,
             authorization,
             endpoints: Endpoints::new(urls),
             source,
@@ -102,10 +96,7 @@ impl RemoteHost {
         let response = tokio::time::timeout(HEAD_TIMEOUT, self.client.request(request))
             .await
             .map_err(|_| unreachable(url, &"no answer in time"))?
-            .map_err(|error| {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                unreachable(url, &cause.unwrap_or_else(|| error.to_string()))
-            })?;
+            .map_err(|error| unreachable(url, &http_client::cause(&error)))?;
         if response.status() != http::StatusCode::OK {
             return Err(refusal(url, response).await);
         }

@@ -67,7 +67,8 @@ fn check_length_range(range: &str, content_length: u64) -> Result<(), StoreError
     }
 }
 
-/// Stores a body as an object, in the place of another one only where that may be replaced. What is left of the body is `None` where there is nothing more to be read of it.
+/// Stores a body as an object, in the place of another one only where that may be replaced. What is left of the body
+/// is `None` where there is nothing more to be read of it.
 pub(super) async fn put<RequestBody>(
     objects: Arc<Objects>,
     path: PathBuf,
@@ -81,9 +82,10 @@ where
 {
     let incoming = body.as_mut().ok_or(StoreError::InternalError)?;
     let conditions = PutConditions::of(headers, incoming)?;
+    let asked = conditions.generation;
     // Who replaces an object deletes one.
-    let generation = match may_replace {
-        true => conditions.generation,
+    let permitted = match may_replace {
+        true => asked,
         false => GenerationMatch::Absent,
     };
     let denied = move |error| match error {
@@ -93,9 +95,8 @@ where
         error => error,
     };
     let (objects, path, partial) = on_disk(move || {
-        objects
-            .check_generation(&path, generation)
-            .map_err(denied)?;
+        objects.check_generation(&path, permitted).map_err(denied)?;
+        objects.check_generation(&path, asked)?;
         let partial = objects.begin(&path)?;
         Ok((objects, path, partial))
     })
@@ -118,7 +119,7 @@ where
         return Err(StoreError::BadDigest);
     }
     let metadata = on_disk(move || {
-        let committed = objects.commit(partial, &path, generation).map_err(denied);
+        let committed = objects.commit(partial, &path, permitted).map_err(denied);
         drop(upload);
         committed
     })

@@ -1,15 +1,12 @@
 //! Small requests to the store by signed URL: signed anew for each attempt, tried again where that is worth it.
 //! What is asked for, and what an answer means, is left to the destination.
 
+use crate::http_client::{self, HttpClient};
 use crate::sign::UrlSigner;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use prefix_tar::limits::REPORT_BYTES_MAX;
 use prefix_tar::retry::Backoff;
 use prefix_tar::store_answer::{error_code, is_passing_status, refusal};
@@ -51,15 +48,6 @@ struct Tried {
     object: String,
 }
 
-impl Tried {
-    fn new(method: &Method, object: &str) -> Self {
-        Self {
-            method: method.clone(),
-            object: object.to_owned(),
-        }
-    }
-}
-
 impl fmt::Display for Tried {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} of {}", self.method, self.object)
@@ -69,15 +57,17 @@ impl fmt::Display for Tried {
 impl Answer {
     /// An answer that nothing can be done with, with the store's `<Code>` and never the URL.
     pub(super) fn unexpected(&self) -> anyhow::Error {
-        let text = String::from_utf8_lossy(&self.body);
-        let tried = self.tried.to_string();
-        let method = self.tried.method.as_str();
         anyhow::anyhow!(refusal(
-            &tried,
-            method,
+            &self.tried.to_string(),
+            self.tried.method.as_str(),
             self.status.as_u16(),
-            error_code(&text)
+            self.code()
         ))
+    }
+
+    /// The store's `<Code>`. An answer to HEAD has none.
+    pub(super) fn code(&self) -> Option<&str> {
+        std::str::from_utf8(&self.body).ok().and_then(error_code)
     }
 }
 
@@ -102,17 +92,14 @@ impl Unanswered {
 #[derive(Debug)]
 pub(super) struct Requests {
     signer: UrlSigner,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpClient,
 }
 
 impl Requests {
     pub(super) fn new(signer: UrlSigner, ca_file: Option<&Path>) -> anyhow::Result<Self> {
-        let connector = crate::tls::connector(ca_file)?;
         Ok(Self {
             signer,
-            client: Client::builder(TokioExecutor::new())
-                .pool_timer(TokioTimer::new())
-                .build(connector),
+            client: http_client::new(ca_file)?,
         })
     }
 
@@ -128,49 +115,37 @@ impl Requests {
         headers: &BTreeMap<String, String>,
         body: Bytes,
     ) -> anyhow::Result<Answer> {
-        let mut waits = Backoff::new(fastrand::Rng::new(), ATTEMPTS_MAX, FIRST_WAIT_MAX, WAIT_MAX);
-        loop {
-            let outcome = self.send_once(&method, object, headers, body.clone()).await;
-            let is_final = match &outcome {
-                Ok(answer) => !is_passing_status(answer.status.as_u16()),
-                Err(Unanswered::NotSigned(_)) => true,
-                Err(Unanswered::Lost(_)) => false,
-            };
-            match waits.next() {
-                Some(wait) if !is_final => tokio::time::sleep(wait).await,
-                _ => return Ok(outcome?),
-            }
-        }
+        let (method, body) = (&method, &body);
+        let attempt = || async move {
+            let (request, tried) = self.signed(method, object, headers, body).await?;
+            in_time(&tried.to_string(), async {
+                whole(self.head_of(request, &tried).await?, tried).await
+            })
+            .await
+        };
+        attempts(attempt, |answer| answer.status).await
     }
 
-    /// Begins to read an object, however long it is. Not tried again: who reads it knows how far that went.
+    /// Begins to read an object, however long it is. What comes of it is not asked for again: who reads it knows how
+    /// far that went.
     pub(super) async fn open(&self, object: &str) -> anyhow::Result<Result<Incoming, Answer>> {
-        let none = BTreeMap::new();
-        let request = self
-            .signed(&Method::GET, object, &none, Bytes::new())
-            .await?;
-        let tried = Tried::new(&Method::GET, object);
-        let head = self.head_of(request, &tried);
-        let response = tokio::time::timeout(ATTEMPT_TIME_MAX, head).await??;
-        if response.status() == StatusCode::OK {
-            return Ok(Ok(response.into_body()));
-        }
-        Ok(Err(whole(response, tried).await?))
-    }
-
-    async fn send_once(
-        &self,
-        method: &Method,
-        object: &str,
-        headers: &BTreeMap<String, String>,
-        body: Bytes,
-    ) -> Result<Answer, Unanswered> {
-        let request = self.signed(method, object, headers, body).await?;
-        let tried = Tried::new(method, object);
-        let late = Unanswered::lost(format!("{tried} took too long"));
-        let answer = async { whole(self.head_of(request, &tried).await?, tried).await };
-        let answer = tokio::time::timeout(ATTEMPT_TIME_MAX, answer).await;
-        answer.unwrap_or(Err(late))
+        let (none, empty) = (&BTreeMap::new(), &Bytes::new());
+        let attempt = || async move {
+            let (request, tried) = self.signed(&Method::GET, object, none, empty).await?;
+            in_time(&tried.to_string(), async {
+                let response = self.head_of(request, &tried).await?;
+                match response.status() {
+                    StatusCode::OK => Ok(Ok(response.into_body())),
+                    _ => whole(response, tried).await.map(Err),
+                }
+            })
+            .await
+        };
+        let status = |opened: &Result<Incoming, Answer>| match opened {
+            Ok(_) => StatusCode::OK,
+            Err(answer) => answer.status,
+        };
+        attempts(attempt, status).await
     }
 
     async fn signed(
@@ -178,8 +153,12 @@ impl Requests {
         method: &Method,
         object: &str,
         headers: &BTreeMap<String, String>,
-        body: Bytes,
-    ) -> Result<Request<Full<Bytes>>, Unanswered> {
+        body: &Bytes,
+    ) -> Result<(Request<Full<Bytes>>, Tried), Unanswered> {
+        let tried = Tried {
+            method: method.clone(),
+            object: object.to_owned(),
+        };
         let url = self
             .signer
             .sign(method.clone(), object, headers, EXPIRY)
@@ -192,10 +171,10 @@ impl Requests {
             request = request.header(name, value);
         }
         // The error may not be shown as it is: it could show the URL.
-        request.body(Full::new(body)).map_err(|_| {
-            let tried = Tried::new(method, object);
+        let request = request.body(Full::new(body.clone())).map_err(|_| {
             Unanswered::lost(format!("{tried} cannot be sent: a header is malformed"))
-        })
+        })?;
+        Ok((request, tried))
     }
 
     async fn head_of(
@@ -204,11 +183,42 @@ impl Requests {
         tried: &Tried,
     ) -> Result<Response<Incoming>, Unanswered> {
         self.client.request(request).await.map_err(|error| {
-            // It may not be shown as it is either.
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            Unanswered::lost(format!("{tried} failed: {}", cause.unwrap_or_default()))
+            let cause = http_client::cause(&error);
+            Unanswered::lost(format!("{tried} failed: {cause}"))
         })
     }
+}
+
+/// Makes attempts until one is answered by something else than 408, 429 or 5xx, or cannot be signed.
+async fn attempts<Outcome, Attempt>(
+    attempt: impl Fn() -> Attempt,
+    status: impl Fn(&Outcome) -> StatusCode,
+) -> anyhow::Result<Outcome>
+where
+    Attempt: Future<Output = Result<Outcome, Unanswered>>,
+{
+    let mut waits = Backoff::new(fastrand::Rng::new(), ATTEMPTS_MAX, FIRST_WAIT_MAX, WAIT_MAX);
+    loop {
+        let outcome = attempt().await;
+        let is_final = match &outcome {
+            Ok(outcome) => !is_passing_status(status(outcome).as_u16()),
+            Err(Unanswered::NotSigned(_)) => true,
+            Err(Unanswered::Lost(_)) => false,
+        };
+        match waits.next() {
+            Some(wait) if !is_final => tokio::time::sleep(wait).await,
+            _ => return Ok(outcome?),
+        }
+    }
+}
+
+async fn in_time<Outcome>(
+    tried: &str,
+    attempt: impl Future<Output = Result<Outcome, Unanswered>>,
+) -> Result<Outcome, Unanswered> {
+    tokio::time::timeout(ATTEMPT_TIME_MAX, attempt)
+        .await
+        .unwrap_or_else(|_| Err(Unanswered::lost(format!("{tried} took too long"))))
 }
 
 /// Reads an answer to its end.
