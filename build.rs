@@ -1,6 +1,6 @@
-//! Puts the memory cap and the stack size into the module itself, so that every host enforces them.
+//! Sets the memory cap and the stack size in the module itself, so that every host enforces them.
 
-// The same numbers as LINEAR_MEMORY_BYTES_MAX and STACK_BYTES in src/limits.rs; a test reads them back
+// The same numbers as LINEAR_MEMORY_BYTES_MAX and STACK_BYTES in src/limits.rs. A test reads them
 // from the built module.
 const LINEAR_MEMORY_BYTES_MAX: u32 = 8 * 1024 * 1024;
 const STACK_BYTES: u32 = 256 * 1024;

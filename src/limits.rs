@@ -1,163 +1,171 @@
-//! Every bound of an invocation, each with its unit in its name and its reason beside it.
-//! What is done when a bound is met is the business of the module that meets it.
+//! Every limit of an invocation, with its unit in its name and its reason in its comment.
+//!
+//! Sizes assume ranges as the public API serves them in 2026: about 75 KB, 1,900 to 2,000 lines.
 
-use crate::prefix::RANGES_PER_PREFIX;
+use crate::protocol::prefix::RANGES_PER_PREFIX;
 use std::time::Duration;
 
 const KIB: usize = 1024;
 
-/// The module's maximum linear memory, 128 pages of 64 KiB. `build.rs` hands the same number to the linker.
+/// The module's maximum linear memory, 128 pages of 64 KiB. `build.rs` passes the same number to
+/// the linker.
 pub const LINEAR_MEMORY_BYTES_MAX: usize = 8192 * KIB;
 
-/// The guest's stack. `build.rs` hands the same number to the linker.
+/// The guest's stack. `build.rs` passes the same number to the linker.
 pub const STACK_BYTES: usize = 256 * KIB;
 
-/// One range, decoded. The real ones are about 32 KB (2023); nothing may break up to this size.
+/// One range, decoded. Ranges grow with the corpus (32 KB in 2023, 75 KB in 2026); this leaves room
+/// for three times today's size.
 pub const RANGE_BYTES_MAX: usize = 256 * KIB;
 
-/// One range as it comes over the wire. A gzip body that is longer than the longest range is no saving.
+/// One range as received. A gzip body that is longer than the longest range saves nothing.
 pub const RANGE_WIRE_BYTES_MAX: usize = RANGE_BYTES_MAX;
 
-/// A chunk of the body pool. Small beside a range (about 32 KiB), so that little of a range's last chunk is wasted.
+/// A chunk of the body pool. Small compared to a range, so that its last chunk wastes little: half
+/// a chunk on average, 5 % of 75 KB.
 pub const CHUNK_BYTES: usize = 8 * KIB;
 
-/// All bodies that an invocation holds at once, received or decoded, waiting for their turn in the tar.
+/// All bodies that an invocation holds at once, received or decoded. About 45 ranges of 75 KB.
 pub const BODY_POOL_BYTES_MAX: usize = 3584 * KIB;
 
-/// What of the body pool only the next range in order may take: its received and its decoded form.
-/// It is why a full pool never stops the range that everything waits for.
+/// The part of the body pool reserved for the next range in order: its received and its decoded
+/// form. Because of it, a full pool never stops the range that everything waits for.
 pub const BODY_POOL_HEAD_BYTES: usize = RANGE_WIRE_BYTES_MAX + RANGE_BYTES_MAX;
 
-/// What of the body pool is kept for the length sample until it is complete: its data, the range that
-/// completes it, and the rest of each range's last chunk.
+/// The part of the body pool reserved for the length sample until it is complete: its data, the
+/// range that completes it, and the unused rest of each range's last chunk.
 pub const BODY_POOL_SAMPLE_BYTES: usize = LENGTH_SAMPLE_BYTES_MAX as usize
     + RANGE_BYTES_MAX
     + LENGTH_SAMPLE_RANGES_MAX as usize * CHUNK_BYTES;
 
-/// What the requests in flight may be expected to bring together. Beyond it the window shrinks: what is
-/// not read stays in the host, where HTTP/2's connection window (hyper: 5 MiB) must not fill up behind the
-/// range that is waited for.
+/// The expected size of all ranges in flight; the window shrinks to stay below it. Unread data wait
+/// in the host, and must not fill HTTP/2's connection window (hyper: 5 MiB), which would block the
+/// range that everything waits for. With ranges of 75 KB it allows about 40 requests.
 pub const EXPECTED_BYTES_MAX: usize = 4096 * KIB;
 
-/// Range requests in flight when the job does not say.
+/// Range requests in flight if the job does not set them.
 pub const WINDOW_DEFAULT: u16 = 64;
 
-/// Range requests in flight at the most.
+/// The most range requests in flight that a job may set.
 pub const WINDOW_MAX: u16 = 128;
 
-/// What a request in flight costs besides its body: its future, its header strings, its handles.
+/// A request in flight without its body: its future, its header strings, its handles.
 pub const REQUEST_BYTES_MAX: usize = 4 * KIB;
 
-/// Ranges whose sizes the tar's length is estimated from.
+/// Ranges that the tar's length is estimated from.
 pub const LENGTH_SAMPLE_RANGES_MAX: u32 = 32;
 
-/// Data after which the sample ends early. The sampled ranges are held until the upload begins, so they
-/// must fit into the pool beside its head reserve.
+/// Data after which the sample ends early: after 28 ranges of 75 KB. Sampled ranges stay in memory
+/// until the upload starts, so they must fit into the pool next to the head's reserve.
 pub const LENGTH_SAMPLE_BYTES_MAX: u64 = 2048 * 1024;
 
-/// What is handed to the PUT's body at once: large enough that a range takes one call, not five.
+/// The buffer before the PUT's body: a range of 75 KB takes one or two calls to the host.
 pub const UPLOAD_BUFFER_BYTES: usize = 64 * KIB;
 
-/// The checksum's history and what it gathers, see [`crate::checksum`].
+/// The checksum's history and folded strides, see [`crate::engine::checksum`].
 pub const CHECKSUM_BYTES_MAX: usize = 32 * KIB;
 
-/// What is kept of every range to tell it from the others, see [`crate::distinct`]: a table of 8,192 places.
-pub const FIRST_HASHES_BYTES_MAX: usize = 192 * KIB;
+/// The duplicate detector's table of 8,192 slots, see [`crate::engine::duplicate_detector`].
+pub const DUPLICATE_DETECTOR_BYTES_MAX: usize = 192 * KIB;
 
-/// What one read from a response body may bring.
+/// One read from a response body.
 pub const READ_BYTES_MAX: usize = 64 * KIB;
 
-/// The inflater's window and state, one at a time.
+/// The inflater's window and state. Only one exists at a time.
 pub const INFLATE_BYTES_MAX: usize = 64 * KIB;
 
-/// A range's ETag in the report; a longer one is left out. Cloudflare's are 36 characters.
+/// A range's ETag in the report; a longer one is omitted. Cloudflare's have 36 characters.
 pub const ETAG_BYTES_MAX: usize = 64;
 
-/// A report: per range its size (six digits) and its ETag (each character may be escaped), and its fields.
+/// A report: its fields, and for each range its size (six digits) and its ETag (each character may
+/// be escaped).
 pub const REPORT_BYTES_MAX: usize =
     RANGES_PER_PREFIX as usize * (2 * ETAG_BYTES_MAX + 12) + 4 * KIB;
 
 /// A job. A signed URL is about 1 KB, 2 KB with long names.
 pub const JOB_BYTES_MAX: usize = 16 * KIB;
 
-/// Headers that a job may ask to be sent with the PUT.
+/// Headers that a job may add to the PUT.
 pub const UPLOAD_HEADERS_MAX: usize = 32;
 
-/// What is read of a store's error document, to find its `<Code>`.
+/// The part of a store's error document that is searched for its `<Code>`.
 pub const STORE_ERROR_BYTES_MAX: usize = 4 * KIB;
 
-/// One tar: 4,096 ranges of the largest size, and no more than a PUT to GCS may carry (5 TiB).
+/// One tar: 4,096 ranges of the largest size, far below the 5 TiB that a PUT to GCS may have.
 pub const CONTENT_LENGTH_MAX: u64 =
     RANGES_PER_PREFIX as u64 * (RANGE_BYTES_MAX as u64 + 1024) + 1024 * 1024;
 
 /// Ranges between two progress events.
 pub const PROGRESS_RANGES: u32 = 256;
 
-/// The longest silence between two events. Gateways cut connections that are silent for 30 s or 60 s.
+/// The longest silence between two events. Gateways cut connections that are idle for 30 s or 60 s.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A range request: until the connection is there. On no network does a handshake take longer that ends well.
+/// A range request: until the connection is established. A handshake that takes longer rarely
+/// succeeds.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A range request: until the response's head. Cloudflare answers 99 % from its cache; the official downloader
-/// gives up after 5 s.
+/// A range request: until the response's head. The public API answers 99 % of requests from
+/// Cloudflare's cache, and the official downloader gives up after 5 s.
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A range request: between two pieces of the body.
 pub const BETWEEN_BYTES_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A range request: all of it. It ends a body that never stops to drip.
+/// A range request as a whole. It ends a body that trickles in.
 pub const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// Requests for one range at the most.
+/// Attempts at one range.
 pub const RANGE_ATTEMPTS_MAX: u32 = 6;
 
-/// The longest first wait between two requests for a range. It doubles from one to the next.
+/// The upper bound of the first wait between two attempts at a range. It doubles with each attempt.
 pub const RANGE_FIRST_WAIT_MAX: Duration = Duration::from_millis(250);
 
-/// The longest wait between two requests for a range that the source does not ask for.
+/// The upper bound of every wait between two attempts at a range, without a Retry-After.
 pub const RANGE_WAIT_MAX: Duration = Duration::from_secs(8);
 
-/// No request for a range begins later than this after the first one.
+/// The last attempt at a range starts at most this long after the first.
 pub const RANGE_ATTEMPTS_TIME_MAX: Duration = Duration::from_secs(90);
 
-/// The longest wait that a source's Retry-After is granted. The invocation fails where it asks for more.
+/// The longest Retry-After of a source that an invocation waits for. It fails if the source asks
+/// for more.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
-/// Retries that an invocation may be ahead of what its good ranges have earned: each request of the largest
-/// window four times, which is a source that is away for a few seconds.
+/// Retries beyond those that valid ranges have earned: four for each request of the largest window.
+/// This covers a source that is down for a few seconds.
 pub const RETRIES_AHEAD_MAX: u32 = 4 * WINDOW_MAX as u32;
 
-/// Good ranges that earn a retry. A source that fails one request in five is borne for as long as it takes.
+/// Valid ranges that earn a retry. The budget lasts if the source fails one request in five.
 pub const RETRY_EARNED_RANGES: u32 = 4;
 
-/// The window that a source which asks for less (429, 503) is left with at the least.
+/// The smallest window for a source that throttles (429, 503).
 pub const WINDOW_THROTTLED_MIN: u16 = 4;
 
-/// Good ranges after which a throttled window is widened by one.
+/// Valid ranges after which a throttled window widens by one request.
 pub const WINDOW_WIDENED_RANGES: u32 = 16;
 
-/// A Retry-After as it is read: a date has 29 characters.
+/// A Retry-After value. A date has 29 characters.
 pub const RETRY_AFTER_BYTES_MAX: usize = 64;
 
-/// The PUT: until the response's head, which comes after the whole upload and so counts it: as long as the longest
-/// deadline of an invocation. What a store may do in this time has bounds of its own, below.
+/// The PUT: until the response's head. It includes the whole upload, so it is as long as the
+/// longest deadline of an invocation. The limits below detect an idle store much earlier.
 pub const UPLOAD_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
-/// The PUT: until the store has taken the next piece of the body. Nothing else would notice a store that stopped
-/// to read.
+/// The PUT: until the store accepts the next piece of the body. Nothing else detects a store that
+/// stops reading.
 pub const UPLOAD_STALL_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// The PUT: from the last byte to the response's head. A local store has the whole tar on its disk by then.
+/// The PUT: from the last byte to the response's head. The store may need the time to commit the
+/// tar.
 pub const UPLOAD_ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// The PUT: all of an error document. What it says is good to know, and no more.
+/// The PUT: until an error document is read. Its `<Code>` only improves the message.
 pub const STORE_ERROR_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Code's data segments, tables and allocator overhead; a test reads the data segments' real size.
+/// Data segments, tables and allocator overhead. A test reads the real size of the data segments.
 pub const STATIC_BYTES_MAX: usize = 768 * KIB;
 
-/// The most that an invocation can need: a sum, so that the cap is kept by construction.
+/// The most memory that an invocation can need, as a sum: it stays below the cap by construction.
 pub const ACCOUNTED_BYTES_MAX: usize = STACK_BYTES
     + STATIC_BYTES_MAX
     + BODY_POOL_BYTES_MAX
@@ -166,7 +174,7 @@ pub const ACCOUNTED_BYTES_MAX: usize = STACK_BYTES
     + 2 * UPLOAD_BUFFER_BYTES
     + INFLATE_BYTES_MAX
     + CHECKSUM_BYTES_MAX
-    + FIRST_HASHES_BYTES_MAX
+    + DUPLICATE_DETECTOR_BYTES_MAX
     + RANGES_PER_PREFIX as usize * (ETAG_BYTES_MAX + 32)
     + 2 * REPORT_BYTES_MAX
     + JOB_BYTES_MAX

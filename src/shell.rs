@@ -1,22 +1,24 @@
-//! The component's entry, and the only modules that know WASI: one request in, one answer out.
-//! Every rule about ranges, tars, lengths and jobs is left to the pure modules.
+//! Runs the component on WASI: one request in, one answer out.
 //!
-//! [`door`] takes the job in, [`invocation`] drives it: [`fetch`] gets ranges, [`upload`] writes the tar,
-//! [`events`] tells how it goes. [`outgoing`] and [`incoming`] are HTTP as WASI has it; [`reactor`] waits for
-//! all of them in one loop, in one task.
+//! [`door`] admits the request. [`invocation`] runs its job: [`prefetcher`] keeps a window of
+//! requests in flight, [`fetch`] fetches a range, [`upload`] streams the tar, [`index`] collects
+//! the report and [`events`] writes the answer. [`outgoing`] and [`incoming`] wrap WASI's HTTP, and
+//! [`reactor`] is the event loop.
 
 mod door;
 mod events;
 mod fetch;
 mod incoming;
+mod index;
 mod invocation;
 mod outgoing;
+mod prefetcher;
 mod reactor;
 mod upload;
 
 #[expect(
     unsafe_code,
-    reason = "the SDK's macro expands to the component model's ABI glue, which is unsafe by its nature"
+    reason = "the SDK's macro expands to the component model's ABI glue, which is unsafe"
 )]
 mod entry {
     use spin_sdk::http::{IncomingRequest, ResponseOutparam};

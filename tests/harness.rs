@@ -1,62 +1,72 @@
-//! What a test needs around it: a source, a destination, a host, and programs of others.
+//! Sources, destinations, hosts and helper programs for the end-to-end tests.
 
 pub(crate) mod certificates;
 pub(crate) mod component_server;
-pub(crate) mod distant;
 pub(crate) mod faults;
 pub(crate) mod faulty_source;
 pub(crate) mod faulty_store;
 pub(crate) mod google;
 pub(crate) mod hosts;
+pub(crate) mod latency;
 pub(crate) mod nginx;
 pub(crate) mod program;
 pub(crate) mod source;
 pub(crate) mod store_program;
 
 use bytes::Bytes;
+use emulator::Emulator;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use orchestrator::destination::bucket::ObjectOptions;
+use orchestrator::archive::folder::FolderArchive;
+use orchestrator::archive::location::ArchiveLocation;
+use orchestrator::destination::Destination;
 use orchestrator::destination::folder::FolderDestination;
-use orchestrator::destination::{Destination as _, DestinationName};
-use orchestrator::dispatch::{Settings, Stop, UPDATES_MAX};
-use orchestrator::generate::Recipe;
-use orchestrator::host::embedded::{EmbeddedHost, EmbeddedSettings, Origin};
+use orchestrator::gcs::options::ObjectOptions;
+use orchestrator::generate::GeneratorConfig;
+use orchestrator::host::embedded::{EmbeddedHost, EmbeddedSettings};
 use orchestrator::host::{Host as _, InvocationProgress};
-use orchestrator::local_store::LocalStore;
-use orchestrator::mirror::{HostChoice, Mirror, Mirrored};
-use orchestrator::plan::PrefixSet;
-use prefix_tar::configuration::{SOURCE_ENCODING, SOURCE_URL};
-use prefix_tar::failure::Failure;
-use prefix_tar::job::{Job, Report};
-use prefix_tar::length::LengthSample;
-use prefix_tar::prefix::{Prefix, RangeName};
-use prefix_tar::source::{Encoding, SourceUrl};
+use orchestrator::origin::Origin;
+use orchestrator::run::dispatch::DispatchSettings;
+use orchestrator::run::event::RUN_EVENTS_MAX;
+use orchestrator::run::outcome::FinishedRun;
+use orchestrator::run::plan::PrefixSet;
+use orchestrator::run::shutdown::Shutdown;
+use orchestrator::run::{HostChoice, RunConfig};
+use orchestrator::verify::{Verdict, verify};
+use prefix_tar::engine::length::LengthSample;
+use prefix_tar::protocol::configuration::{SOURCE_ENCODING, SOURCE_URL};
+use prefix_tar::protocol::failure::Failure;
+use prefix_tar::protocol::job::Job;
+use prefix_tar::protocol::prefix::{Prefix, RangeName};
+use prefix_tar::protocol::report::Report;
+use prefix_tar::protocol::source::{Encoding, SourceUrl};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
-/// Longer than any test's invocation should take, so that one that hangs is ended.
+/// The deadline of an invocation: longer than any should take, so that only one that hangs is
+/// ended.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
-/// The Last-Modified of [`faulty_source`], as Unix time: 2026-01-01.
+/// The `Last-Modified` date that [`faulty_source`] sends, in Unix time: 2026-01-01.
 const FAULTY_SOURCE_MODIFIED: u64 = 1_767_225_600;
 
-/// Generates `prefixes` into a folder of their own.
+/// Generates the ranges of `prefixes` in a temporary folder.
 pub(crate) fn generated(prefixes: &str, hashes_per_range: u32) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a folder");
-    let recipe = Recipe {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = GeneratorConfig {
         seed: 26,
         hashes_per_range,
     };
     for prefix in prefix_set(prefixes).iter() {
-        recipe
+        config
             .write_prefix(prefix, folder.path())
-            .expect("generated");
+            .expect("generated ranges");
     }
     folder
 }
@@ -69,14 +79,14 @@ pub(crate) fn prefix(text: &str) -> Prefix {
     text.parse().expect("a prefix")
 }
 
-/// A run of the main job in this process.
-pub(crate) fn mirror(source: &SourceUrl, folder: &Path, prefixes: &str) -> Mirror {
-    Mirror {
+/// The configuration of a run on the embedded host, into a folder.
+pub(crate) fn run_config(source: &SourceUrl, folder: &Path, prefixes: &str) -> RunConfig {
+    RunConfig {
         source: source.clone(),
-        to: DestinationName::Folder(folder.to_owned()),
+        to: ArchiveLocation::Folder(folder.to_owned()),
         object_options: ObjectOptions::default(),
         prefixes: prefix_set(prefixes),
-        settings: Settings {
+        dispatch: DispatchSettings {
             parallel: 2,
             window: None,
             first_wait_max: Duration::from_millis(1),
@@ -91,66 +101,76 @@ pub(crate) fn mirror(source: &SourceUrl, folder: &Path, prefixes: &str) -> Mirro
     }
 }
 
-/// Runs the main job; what is told on the way is not looked at.
-pub(crate) async fn run(mirror: Mirror) -> Mirrored {
-    let open = FolderDestination::open(folder_of(&mirror), mirror.deadline);
-    let destination = open.await.expect("a destination");
-    run_into(mirror, destination).await
+/// Runs `config` and discards the events.
+pub(crate) async fn run(config: RunConfig) -> FinishedRun {
+    let destination = config.open_destination().await.expect("a destination");
+    run_into(config, destination).await
 }
 
-fn folder_of(mirror: &Mirror) -> &Path {
-    match &mirror.to {
-        DestinationName::Folder(folder) => folder,
-        DestinationName::Bucket(path) => panic!("{path} is no folder"),
-    }
-}
-
-/// Runs the main job with something between the component and the store.
+/// Runs `config` with a server of the test's own between the component and the emulator. `front`
+/// wraps the emulator.
 pub(crate) async fn run_behind(
-    mirror: Mirror,
-    front: impl FnOnce(Arc<LocalStore>) -> Origin,
-) -> Mirrored {
-    let open = FolderDestination::open_behind(folder_of(&mirror), mirror.deadline, front);
-    let destination = open.await.expect("a destination");
-    run_into(mirror, destination).await
+    config: RunConfig,
+    front: impl FnOnce(Arc<Emulator>) -> Origin,
+) -> FinishedRun {
+    let ArchiveLocation::Folder(folder) = &config.to else {
+        panic!("the destination {} is not a folder", config.to);
+    };
+    let destination = FolderDestination::open_behind(folder, config.deadline, front);
+    let destination = destination.await.expect("a destination");
+    run_into(config, Arc::new(destination)).await
 }
 
-/// Runs the main job into a destination that is open.
-pub(crate) async fn run_into(mirror: Mirror, destination: FolderDestination) -> Mirrored {
-    let (sender, mut updates) = tokio::sync::mpsc::channel(UPDATES_MAX);
-    let drained = tokio::spawn(async move { while updates.recv().await.is_some() {} });
-    let host = mirror.embedded_host().await.expect("a host");
-    let mirrored = mirror
-        .run_into(destination, host, Stop::default(), sender)
+/// Runs `config` into a destination that is already open.
+pub(crate) async fn run_into(config: RunConfig, destination: Arc<dyn Destination>) -> FinishedRun {
+    let (sender, mut events) = tokio::sync::mpsc::channel(RUN_EVENTS_MAX);
+    let drained = tokio::spawn(async move { while events.recv().await.is_some() {} });
+    let host = config.open_host().await.expect("a host");
+    let run = config
+        .run_with(destination, host, Shutdown::default(), sender)
         .await
         .expect("a run");
-    drained.await.expect("drained");
-    mirrored
+    drained.await.expect("all events received");
+    run
 }
 
-/// Runs the main job and expects every prefix to be stored.
-pub(crate) async fn run_whole(mirror: Mirror) -> Mirrored {
-    let mirrored = run(mirror).await;
-    let outcome = &mirrored.outcome;
+/// Verifies the archive in a folder.
+pub(crate) fn verified(archive: &Path) -> Verdict {
+    let archive = FolderArchive::new(archive.to_owned());
+    // Verification blocks the thread, so it must not run on a thread of the test's runtime.
+    std::thread::scope(|scope| {
+        let verifying = scope.spawn(|| {
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            let shutdown = CancellationToken::new();
+            verify(&archive, runtime.handle(), &shutdown, |_| (), || ())
+        });
+        verifying.join().expect("a verdict")
+    })
+}
+
+/// Runs `config` and expects every prefix to be stored.
+pub(crate) async fn run_whole(config: RunConfig) -> FinishedRun {
+    let run = run(config).await;
+    let outcome = &run.outcome;
     assert!(outcome.is_complete(), "{:?}", outcome.failed);
-    mirrored
+    run
 }
 
-/// The embedded host with a destination, for one invocation at a time.
-pub(crate) struct Stage {
+/// An embedded host and a destination folder, to run single invocations.
+pub(crate) struct Fixture {
     pub(crate) destination: FolderDestination,
     pub(crate) host: EmbeddedHost,
     folder: tempfile::TempDir,
-    progressed: AtomicU32,
+    ranges_reported: AtomicU32,
 }
 
-impl Stage {
-    /// A stage whose host is set up as `change` says.
+impl Fixture {
+    /// Opens a destination and starts a host. `change` can modify the host's settings.
     pub(crate) async fn new(
         source: &SourceUrl,
         change: impl FnOnce(&mut EmbeddedSettings),
     ) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a temporary folder");
         let destination = FolderDestination::open(folder.path(), DEADLINE)
             .await
             .expect("a destination");
@@ -168,62 +188,68 @@ impl Stage {
         change(&mut settings);
         let mut host = tokio::task::spawn_blocking(move || EmbeddedHost::new(settings))
             .await
-            .expect("not cancelled")
+            .expect("a host that started without panicking")
             .expect("a host");
         host.allow_upload(destination.origin().clone());
         Self {
             destination,
             host,
             folder,
-            progressed: AtomicU32::new(0),
+            ranges_reported: AtomicU32::new(0),
         }
     }
 
-    /// The job for a prefix, with its PUT signed.
+    /// The job for `prefix`, with a signed upload URL.
     pub(crate) async fn job(&self, prefix: Prefix) -> Job {
         Job {
             prefix,
-            upload: self.destination.prepare(prefix).await.expect("signed"),
+            upload: self
+                .destination
+                .prepare(prefix)
+                .await
+                .expect("a signed URL"),
             content_length: None,
             window: None,
         }
     }
 
+    /// Invokes the component with `job`.
     pub(crate) async fn invoke(&self, job: Job) -> Result<Report, Failure> {
         let on_progress = |progress: InvocationProgress| {
-            self.progressed
+            self.ranges_reported
                 .fetch_max(progress.ranges, Ordering::Relaxed);
         };
         let outcome = self.host.invoke(job, &on_progress).await;
         outcome.map_err(|failed| failed.failure)
     }
 
-    /// The most ranges that any progress event told of.
-    pub(crate) fn ranges_told(&self) -> u32 {
-        self.progressed.load(Ordering::Relaxed)
+    /// The highest number of ranges that any progress event reported.
+    pub(crate) fn ranges_reported(&self) -> u32 {
+        self.ranges_reported.load(Ordering::Relaxed)
     }
 
-    /// The tar of a prefix, as it is stored.
+    /// The stored tar of `prefix`.
     pub(crate) fn tar(&self, prefix: &str) -> Vec<u8> {
         std::fs::read(self.folder.path().join(format!("{prefix}.tar"))).expect("a tar")
     }
 
-    /// What lies at the destination in the end, by name: once every upload has ended, one way or the other.
-    pub(crate) async fn into_files(self) -> Vec<String> {
+    /// Waits until every upload has ended, then returns the names of the files at the destination.
+    pub(crate) async fn into_file_names(self) -> Vec<String> {
         drop(self.host);
         self.destination.close().await;
-        // The lock goes with it.
+        // This also removes the lock file.
         drop(self.destination);
         files_of(self.folder.path()).into_keys().collect()
     }
 }
 
-/// A stage with nothing special.
-pub(crate) async fn stage_of(source: &SourceUrl) -> Stage {
-    Stage::new(source, |_| ()).await
+/// A fixture with default settings.
+pub(crate) async fn default_fixture(source: &SourceUrl) -> Fixture {
+    Fixture::new(source, |_| ()).await
 }
 
-/// The tar that a prefix of these ranges has: made by the `tar` crate, with the estimate that the component makes.
+/// The tar that the component must produce for the prefix `name` when its ranges have these bodies.
+/// The `tar` crate builds it, and the component's estimate sets its length.
 pub(crate) fn expected_tar(name: &str, body: impl Fn(RangeName) -> Vec<u8>) -> Vec<u8> {
     let mut sample = LengthSample::default();
     let mut builder = tar::Builder::new(Vec::new());
@@ -241,16 +267,19 @@ pub(crate) fn expected_tar(name: &str, body: impl Fn(RangeName) -> Vec<u8>) -> V
         header.set_size(body.len() as u64);
         builder
             .append_data(&mut header, range.file_name(), body.as_slice())
-            .expect("appended");
+            .expect("an appended entry");
     }
     let mut tar = builder.into_inner().expect("a tar");
     let length = usize::try_from(sample.content_length()).expect("a length");
-    assert!(tar.len() <= length, "the data outgrow the estimate");
+    assert!(
+        tar.len() <= length,
+        "the tar is larger than its estimated length"
+    );
     tar.resize(length, 0);
     tar
 }
 
-/// The files of a folder with their bytes, by name.
+/// The contents of a folder's files, by name.
 pub(crate) fn files_of(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     std::fs::read_dir(folder)
         .expect("a folder")
@@ -262,16 +291,17 @@ pub(crate) fn files_of(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// The tars of an archive, by name.
+/// The contents of an archive's tars, by name.
 pub(crate) fn tars_of(archive: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = files_of(archive);
     files.retain(|name, _| name.ends_with(".tar"));
     files
 }
 
-/// Extracts every tar of `archive` with GNU tar, and has `diff -r` compare what comes out with `ranges`.
+/// Extracts every tar of `archive` with GNU tar and expects `diff -r` to find no difference from
+/// `ranges`.
 pub(crate) fn assert_extracts_to(archive: &Path, ranges: &Path) {
-    let extracted = tempfile::tempdir().expect("a folder");
+    let extracted = tempfile::tempdir().expect("a temporary folder");
     for name in tars_of(archive).into_keys() {
         program::succeeds(
             "tar",
@@ -293,20 +323,20 @@ pub(crate) fn assert_extracts_to(archive: &Path, ranges: &Path) {
     );
 }
 
-/// An HTTP client for what tests ask of servers themselves.
+/// An HTTP client for requests that a test sends itself.
 pub(crate) fn http_client() -> Client<HttpConnector, Full<Bytes>> {
     Client::builder(TokioExecutor::new()).build_http()
 }
 
-/// Sends a request and reads the whole answer.
+/// Sends a request and reads the whole response.
 pub(crate) async fn fetch(request: http::Request<Full<Bytes>>) -> http::Response<Bytes> {
-    let response = http_client().request(request).await.expect("an answer");
+    let response = http_client().request(request).await.expect("a response");
     let (parts, body) = response.into_parts();
     let body = body.collect().await.expect("a body").to_bytes();
     http::Response::from_parts(parts, body)
 }
 
-/// A path in the repository.
+/// The root folder of the repository.
 pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()

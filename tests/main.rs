@@ -1,29 +1,31 @@
-//! The end-to-end tests: real sockets, the real component, the program as it ships.
+//! End-to-end tests: the real component and the shipped program, over real sockets.
 //!
-//! One binary, so that it is linked once. What a test needs around it is in `harness`; the tests are in
-//! `cases`, a file for each promise:
+//! All tests are in one binary, so that linking happens once. `harness` provides what the tests
+//! need. `cases` holds the tests, one file per topic:
 //!
-//! - `archive`: what comes out is what the source has, byte for byte, whatever the source speaks
-//! - `memory`: the cap, and what becomes of ranges that strain it
-//! - `death`: an invocation that dies leaves nothing
-//! - `source_faults`: a source that is wrong is borne or named
-//! - `store_faults`: a store that is wrong is given the object again, or not
-//! - `resume`: a run that was killed goes on where it ended
-//! - `soak`: everything fails now and then
-//! - `limits`: bounds that a peer meets over the wire
-//! - `secrets`: nobody sees them who does not need them
-//! - `bucket`: `gs://`, by signed URLs alone
-//! - `credentials`: who signs them, when there is no key at hand
-//! - `permissions`: what each of Google's roles is enough for
-//! - `hosts`: the same component file on every host that there is
-//! - `remote`: components that run elsewhere
-//! - `door`: what the component answers to what is no job
-//! - `platform_limits`: what platforms publish, and how much of it a prefix needs
-//! - `deploy`: what a cluster and a container are told
-//! - `damage`: `verify` finds it
-//! - `range_api`: what `serve` answers
-//! - `local_store`: what `store` answers
-//! - `command_line`: what people type, and what they get for it
+//! - `archive`: the archive matches the source byte for byte, whatever protocol or encoding the
+//!   source uses.
+//! - `memory`: the component stays within its memory cap, and oversized ranges fail cleanly.
+//! - `death`: an invocation that dies leaves nothing behind.
+//! - `source_faults`: a faulty source is retried, or the failure names it.
+//! - `store_faults`: a failed upload is retried, unless the store already has the object or denies
+//!   access.
+//! - `resume`: a killed run resumes where it stopped.
+//! - `soak`: runs survive random faults of both source and store.
+//! - `limits`: the limits that a peer can reach over the network are exact.
+//! - `secrets`: signed URLs, tokens and keys do not leak.
+//! - `bucket`: a run to `gs://` uses signed URLs only.
+//! - `credentials`: URLs can be signed without a key file.
+//! - `permissions`: each of Google's roles allows exactly the commands that it should.
+//! - `hosts`: the same component file behaves alike on every host.
+//! - `remote`: a run can use components on other machines.
+//! - `door`: the component rejects requests that are not valid jobs.
+//! - `platform_limits`: one prefix fits the published limits of serverless platforms.
+//! - `deploy`: the Kubernetes and container files are valid and consistent.
+//! - `damage`: `verify` finds damaged archives.
+//! - `range_api`: `serve` answers like the range API.
+//! - `emulator`: `store` answers like GCS.
+//! - `command_line`: commands report their results and errors clearly.
 
 mod harness;
 
@@ -36,9 +38,9 @@ mod cases {
     mod death;
     mod deploy;
     mod door;
+    mod emulator;
     mod hosts;
     mod limits;
-    mod local_store;
     mod memory;
     mod permissions;
     mod platform_limits;

@@ -1,40 +1,43 @@
-//! The command line: what can be typed, and what is done with it. A file per command.
-//! Everything that is not about typing and showing is left to the rest of the library.
+//! The command line, with a file per command.
 
+mod args;
+mod completions;
 mod demo;
 mod generate;
 mod log;
+mod man;
 mod run;
+mod schema;
 mod serve;
 mod store;
+mod summary;
 mod token;
 mod verify;
 
-use crate::destination::{DestinationName, DestinationNameError};
-use crate::dispatch::Stop;
+use crate::run::shutdown::Shutdown;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-/// Everything that was asked for is done.
+/// Everything succeeded.
 const EXIT_DONE: u8 = 0;
-/// Something failed, and was named.
+/// Something failed; a message names it.
 const EXIT_FAILED: u8 = 1;
-/// The command line is wrong. Also clap's own.
+/// The command line is wrong. clap uses the same code.
 const EXIT_USAGE: u8 = 2;
-/// Stopped by Ctrl-C or SIGTERM: 128 and SIGINT's number, as shells have it.
+/// Stopped by Ctrl-C or SIGTERM: 128 plus the number of SIGINT, as shells report it.
 const EXIT_STOPPED: u8 = 130;
 
 const EXAMPLES: &str = "\
 Examples:
-  orchestrator demo                          see it work, offline, on 4 prefixes
+  orchestrator demo                          see it work, offline
   orchestrator run --to ./archive            mirror everything into ./archive
-  orchestrator run --to ./archive -p 2       the first two prefixes of it
-  orchestrator verify ./archive              read it all again
+  orchestrator run --to ./archive -p 2       mirror the first two prefixes
+  orchestrator verify ./archive              read it back and check every byte
 
-Exit codes: 0 all done, 1 something failed, 2 wrong usage, 130 stopped by Ctrl-C.
-PREFIX_TAR_LOG=debug shows a log on standard error.";
+Exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C or SIGTERM.
+Set PREFIX_TAR_LOG=debug to log to stderr.";
 
 /// Mirrors the Pwned Passwords range API into 256 tars, one WebAssembly invocation per prefix.
 #[derive(Debug, Parser)]
@@ -53,6 +56,11 @@ enum Command {
     Serve(serve::Serve),
     Store(store::Store),
     Token(token::Token),
+    Completions(completions::Completions),
+    #[command(hide = true)]
+    Man(man::Man),
+    #[command(hide = true)]
+    Schema(schema::Schema),
 }
 
 /// How a command ended.
@@ -73,12 +81,12 @@ impl End {
     }
 }
 
-/// Does what `arguments` say and answers the exit code.
+/// Parses `arguments`, runs the command, and returns the exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(message) => {
-            // Help goes to standard output, mistakes to standard error; neither has anywhere else to go.
+            // Help goes to stdout and usage errors to stderr. If neither is open, nobody is there to read it.
             let _ = message.print();
             return ExitCode::from(if message.use_stderr() {
                 EXIT_USAGE
@@ -104,23 +112,27 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 impl Command {
     async fn run(self) -> anyhow::Result<End> {
-        let stop = stop_on_signals()?;
+        let shutdown = shutdown_on_signals()?;
         match self {
-            Self::Run(command) => command.run(stop).await,
-            Self::Verify(command) => command.run(stop).await,
-            Self::Demo(command) => command.run(stop).await,
-            Self::Generate(command) => command.run(stop).await,
-            Self::Serve(command) => command.run(stop).await,
-            Self::Store(command) => command.run(stop).await,
+            Self::Run(command) => command.run(shutdown).await,
+            Self::Verify(command) => command.run(shutdown).await,
+            Self::Demo(command) => command.run(shutdown).await,
+            Self::Generate(command) => command.run(shutdown).await,
+            Self::Serve(command) => command.run(shutdown).await,
+            Self::Store(command) => command.run(shutdown).await,
             Self::Token(command) => command.run(),
+            Self::Completions(command) => command.run(),
+            Self::Man(command) => command.run(),
+            Self::Schema(command) => command.run(),
         }
     }
 }
 
-/// The names and the one-line descriptions of the commands, for the README's table.
+/// The names and one-line descriptions of the visible commands, for the README's table.
 pub fn commands() -> Vec<(String, String)> {
     Cli::command()
         .get_subcommands()
+        .filter(|command| !command.is_hide_set())
         .map(|command| {
             let about = command.get_about().map(ToString::to_string);
             (command.get_name().to_owned(), about.unwrap_or_default())
@@ -128,48 +140,46 @@ pub fn commands() -> Vec<(String, String)> {
         .collect()
 }
 
-/// A destination as it is typed, now.
-fn destination(text: &str) -> Result<DestinationName, DestinationNameError> {
-    DestinationName::at(text, jiff::Timestamp::now())
-}
-
-/// The first Ctrl-C or SIGTERM stops gently, the second at once. The third does not ask: something is stuck then.
-fn stop_on_signals() -> anyhow::Result<Stop> {
+/// The first Ctrl-C or SIGTERM shuts down gracefully, the second immediately. The third exits: something is stuck.
+fn shutdown_on_signals() -> anyhow::Result<Shutdown> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let stop = Stop::default();
-    let told = stop.clone();
+    let shutdown = Shutdown::default();
+    let Shutdown {
+        graceful,
+        immediate,
+    } = shutdown.clone();
     tokio::spawn(async move {
-        for token in [Some(&told.gently), Some(&told.now), None] {
+        for token in [Some(graceful), Some(immediate), None] {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
             match token {
                 Some(token) => token.cancel(),
-                None => leave(),
+                None => exit_stopped(),
             }
         }
     });
-    Ok(stop)
+    Ok(shutdown)
 }
 
 #[expect(
     clippy::exit,
-    reason = "asked for three times, and whatever should have ended has not"
+    reason = "the third signal means that the orderly way out is stuck"
 )]
-fn leave() -> ! {
+fn exit_stopped() -> ! {
     std::process::exit(i32::from(EXIT_STOPPED))
 }
 
-/// A line of what was asked for, to standard output. A pipe that was closed is not an error.
+/// Prints a line of the result to stdout. A closed pipe is not an error.
 fn print(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// A line about what is going on, to standard error.
-fn tell(line: &str) {
+/// Prints a line about what is happening to stderr.
+fn print_status(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
@@ -183,13 +193,13 @@ mod tests {
     }
 
     #[test]
-    fn the_help_is_what_it_was() {
+    fn the_help_has_not_changed() {
         let mut command = Cli::command();
         insta::assert_snapshot!(command.render_help());
     }
 
     #[test]
-    fn the_help_of_every_command_is_what_it_was() {
+    fn the_help_of_every_command_has_not_changed() {
         let mut command = Cli::command();
         command.build();
         for command in command

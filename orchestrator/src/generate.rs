@@ -1,12 +1,12 @@
-//! Synthetic ranges: valid bodies of realistic sizes, the same for the same seed.
-//! Serving them is `range_api`'s business.
+//! Generates synthetic ranges of realistic size; the same seed gives the same bytes.
 //!
-//! Every range has its own generator, seeded by the seed and the range, so a range does not depend on which
-//! others are generated. Suffixes are random; how many there are is Poisson-distributed, as the number of
-//! SHA-1s that begin alike is. Counts are long-tailed, as occurrences of passwords are.
+//! Every range has a generator of its own, seeded by the seed and the range's name, so no range depends
+//! on which others are generated. Suffixes are random and their number is Poisson-distributed, like the
+//! number of SHA-1 hashes that share a range. Counts are long-tailed, like the occurrences of
+//! passwords.
 
 use anyhow::Context as _;
-use prefix_tar::prefix::{Prefix, RangeName};
+use prefix_tar::protocol::prefix::{Prefix, RangeName};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, Pareto, Poisson};
@@ -15,14 +15,15 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 
-/// Lines per range by default: with about 40 bytes a line, about 32 KB, as the real API had in 2023.
-pub const HASHES_PER_RANGE: u32 = 800;
+/// Lines per range by default: about 75 KB, as in the real API in 2026. A line has about 39 bytes.
+pub const HASHES_PER_RANGE: u32 = 1_950;
 
-/// The most lines per range that can be asked for: 256 KiB holds about 6,500, and Poisson needs room above.
+/// The largest mean of lines per range: 256 KiB hold about 6,500, and the Poisson distribution needs
+/// room above its mean.
 pub const HASHES_PER_RANGE_MAX: u32 = 6_000;
 
-/// Passwords that are in the generated ranges, where their range is generated, with these counts:
-/// so a look-up can be shown.
+/// Passwords and their counts. Each is in its range whenever that is generated, so look-ups can be
+/// tested.
 pub const TEST_PASSWORDS: [(&str, u64); 6] = [
     ("123456", 42_542_807),
     ("password", 10_434_004),
@@ -32,7 +33,7 @@ pub const TEST_PASSWORDS: [(&str, u64); 6] = [
     ("prefix-tar-26", 1),
 ];
 
-/// The shape of the counts' tail. Most passwords were seen once or twice, a few millions of times.
+/// The shape of the counts' tail: most passwords were seen once or twice, a few of them millions of times.
 const COUNT_SHAPE: f64 = 0.9;
 
 /// A count has at most ten digits.
@@ -40,14 +41,14 @@ const COUNT_MAX: u64 = 9_999_999_999;
 
 /// What to generate.
 #[derive(Clone, Copy, Debug)]
-pub struct Recipe {
+pub struct GeneratorConfig {
     /// The same seed gives the same ranges.
     pub seed: u64,
     /// The mean number of lines in a range.
     pub hashes_per_range: u32,
 }
 
-impl Default for Recipe {
+impl Default for GeneratorConfig {
     fn default() -> Self {
         Self {
             seed: 1,
@@ -56,8 +57,8 @@ impl Default for Recipe {
     }
 }
 
-impl Recipe {
-    /// The body of one range: sorted lines, CRLF between them and none at the end, as the real API's.
+impl GeneratorConfig {
+    /// The body of one range: sorted lines, CRLF between them and none at the end, like the real API's.
     ///
     /// # Errors
     /// `hashes_per_range` is 0 or above [`HASHES_PER_RANGE_MAX`].
@@ -103,8 +104,8 @@ impl Recipe {
         ChaCha8Rng::from_seed(seed)
     }
 
-    /// Writes the 4,096 ranges of a prefix into `folder`, each to a file that is there only when it is whole.
-    /// Answers their size in bytes.
+    /// Writes the 4,096 ranges of a prefix into `folder`; a file appears only when it is whole. Returns
+    /// their size in bytes.
     ///
     /// # Errors
     /// A file cannot be written.
@@ -127,7 +128,7 @@ fn write_whole(path: &Path, body: &[u8]) -> std::io::Result<()> {
         .and_then(|mut file| file.write_all(body))
         .and_then(|()| std::fs::rename(&partial, path));
     if written.is_err() {
-        // The error that matters is the one above; what cannot be removed cannot be helped either.
+        // The first error matters. A partial file that cannot be removed, either, has to stay.
         let _ = std::fs::remove_file(&partial);
     }
     written
@@ -136,46 +137,48 @@ fn write_whole(path: &Path, body: &[u8]) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use prefix_tar::range_body::RangeCheck;
+    use prefix_tar::engine::range_body::RangeCheck;
 
     fn range(text: &str) -> RangeName {
         text.parse().expect("a range")
     }
 
     #[test]
-    fn every_range_is_valid_and_about_as_large_as_the_real_ones() {
-        let recipe = Recipe::default();
+    fn every_range_is_valid_and_has_a_realistic_size() {
+        let config = GeneratorConfig::default();
         let mut bytes = 0;
         for range in Prefix::from_number(7).ranges().take(200) {
-            let body = recipe.range(range).expect("a body");
+            let body = config.range(range).expect("a body");
             let mut check = RangeCheck::new();
             check.push(body.as_bytes()).expect("valid");
             let hashes = check.finish().expect("valid");
-            assert!((650..950).contains(&hashes), "{hashes} lines");
+            assert!((1_700..2_200).contains(&hashes), "{hashes} lines");
             bytes += body.len();
         }
-        assert!((29_000..35_000).contains(&(bytes / 200)), "{bytes}");
+        assert!((72_000..78_000).contains(&(bytes / 200)), "{bytes}");
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_range_and_another_one_another() {
+    fn the_same_seed_gives_the_same_range_and_another_seed_another() {
         let body = |seed| {
-            let recipe = Recipe {
+            let config = GeneratorConfig {
                 seed,
                 hashes_per_range: 20,
             };
-            recipe.range(range("AB7FF")).expect("a body")
+            config.range(range("AB7FF")).expect("a body")
         };
         assert_eq!(body(1), body(1));
         assert_ne!(body(1), body(2));
     }
 
     #[test]
-    fn the_test_passwords_are_where_a_look_up_finds_them() {
+    fn a_look_up_finds_the_test_passwords() {
         for (password, count) in TEST_PASSWORDS {
             let hash = hex::encode_upper(Sha1::digest(password));
             let (prefix, suffix) = hash.split_at(5);
-            let body = Recipe::default().range(range(prefix)).expect("a body");
+            let body = GeneratorConfig::default()
+                .range(range(prefix))
+                .expect("a body");
             assert!(
                 body.split("\r\n")
                     .any(|line| line == format!("{suffix}:{count}")),
@@ -185,15 +188,15 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_recipe_stays_within_what_a_range_may_have() {
-        let recipe = Recipe {
+    fn the_largest_mean_stays_below_the_longest_range() {
+        let config = GeneratorConfig {
             seed: 3,
             hashes_per_range: HASHES_PER_RANGE_MAX,
         };
-        let body = recipe.range(range("00000")).expect("a body");
+        let body = config.range(range("00000")).expect("a body");
         assert!(body.len() <= prefix_tar::limits::RANGE_BYTES_MAX);
         assert!(
-            Recipe {
+            GeneratorConfig {
                 seed: 3,
                 hashes_per_range: 0
             }

@@ -1,31 +1,32 @@
-//! What runs the component: one job in, a report or a failure out, progress on the way.
-//! Which jobs there are, and what becomes of a failure, is left to `dispatch`: no host tries anything twice.
+//! [`Host`]: what runs the component. A job goes in; a report or a failure comes out. No host retries.
 
 pub mod answer;
 pub mod embedded;
 pub mod remote;
 mod timed_body;
 
-use prefix_tar::failure::Failure;
-use prefix_tar::job::{Job, Report};
+use crate::origin::Origin;
+use prefix_tar::protocol::failure::Failure;
+use prefix_tar::protocol::job::Job;
+use prefix_tar::protocol::report::Report;
 
-/// How far an invocation is, as its progress events tell.
+/// The progress of an invocation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InvocationProgress {
     /// Ranges in the tar so far.
     pub ranges: u32,
-    /// Their data, in bytes.
+    /// Their data in bytes.
     pub data_bytes: u64,
-    /// Linear memory, in bytes.
+    /// Linear memory in bytes.
     pub linear_memory: u64,
 }
 
-/// An invocation that brought no report.
+/// An invocation that did not end with a report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FailedInvocation {
     /// Why.
     pub failure: Failure,
-    /// The report of what was sent, where all of it was: the store may have it all the same.
+    /// The report of what was sent, if all of it was: the store may have the tar despite the failure.
     pub sent: Option<Box<Report>>,
 }
 
@@ -41,8 +42,11 @@ impl From<Failure> for FailedInvocation {
 /// Something that runs the component.
 #[async_trait::async_trait]
 pub trait Host: Send + Sync {
-    /// Runs one invocation. The report is there only when the store has the whole tar. Dropping the future
-    /// ends the invocation.
+    /// Permits uploads to an origin. Components elsewhere are configured by their operator, so they ignore it.
+    fn allow_upload(&mut self, origin: Origin);
+
+    /// Runs one invocation. It returns a report only if the store has the whole tar. Dropping the future ends the
+    /// invocation.
     async fn invoke(
         &self,
         job: Job,

@@ -1,5 +1,4 @@
-//! The client for requests with small bodies: over TLS or not, with connections that are kept.
-//! What is asked, and when again, is left to who asks.
+//! The HTTP client for requests with small bodies, with a connection pool and optional TLS.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -9,10 +8,13 @@ use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::path::Path;
 
-/// The client.
+/// A client whose request bodies are in memory.
 pub(crate) type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-/// A client that trusts the platform's certificates and, where it is given, a private CA.
+/// Creates a client that trusts the platform's certificates and, if given, a private CA.
+///
+/// # Errors
+/// The CA file is not usable.
 pub(crate) fn new(ca_file: Option<&Path>) -> anyhow::Result<HttpClient> {
     let connector = crate::tls::connector(ca_file)?;
     Ok(Client::builder(TokioExecutor::new())
@@ -20,7 +22,7 @@ pub(crate) fn new(ca_file: Option<&Path>) -> anyhow::Result<HttpClient> {
         .build(connector))
 }
 
-/// Why a request was not answered, in words that never have its URL.
+/// Why a request got no response. The text never contains the request's URL, which may be signed.
 pub(crate) fn cause(error: &Error) -> String {
     let cause = std::error::Error::source(error).map(ToString::to_string);
     cause.unwrap_or_else(|| error.to_string())

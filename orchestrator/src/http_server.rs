@@ -1,12 +1,13 @@
-//! An HTTP/1.1 server on a socket: accepts, bounds, keeps alive, stops gracefully.
-//! What is answered is left to the service that it is given.
+//! Serves HTTP/1.1 on a socket, with limits, keep-alive and graceful shutdown.
 
+use crate::run::dispatch::PARALLEL_MAX;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use prefix_tar::limits::WINDOW_MAX;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -16,26 +17,26 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-/// Connections at once. The dispatch's 16 invocations at the largest window are 2,048.
-const CONNECTIONS_MAX: usize = 4096;
+/// Concurrent connections: the largest window and an upload for each concurrent invocation.
+const CONNECTIONS_MAX: usize = PARALLEL_MAX * (WINDOW_MAX as usize + 1);
 
-/// What a connection reads at once, in bytes. A request's line and headers may have as much, and once more what one
-/// read brings. A signed URL is about 1 KB; an upload of 130 MB wants large reads.
+/// The largest read from a connection, in bytes. It suits uploads of 310 MB, and limits a request's
+/// line and headers; a signed URL has about 1 KB.
 const READ_BUFFER_BYTES_MAX: usize = 128 * 1024;
 
-/// Headers of a request.
+/// The most headers of a request.
 const HEADERS_MAX: usize = 64;
 
-/// From the first byte of a request to the end of its headers.
+/// The longest time from a request's first byte to the end of its headers.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long requests under way may go on after the stop.
+/// How long a graceful shutdown waits for requests in progress.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// After an error of `accept` (out of file descriptors), how long none is tried.
+/// The pause after `accept` fails, for example for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A server that is running. Dropped, it is told to stop.
+/// A running server. Dropping it starts a graceful shutdown without waiting for it.
 #[derive(Debug)]
 pub struct HttpServer {
     address: SocketAddr,
@@ -44,10 +45,10 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Begins to serve on `listener`.
+    /// Starts serving on `listener`.
     ///
     /// # Errors
-    /// The listener has no address.
+    /// The listener's address cannot be read.
     pub fn start<Service, Answer, ResponseBody>(
         listener: TcpListener,
         service: Service,
@@ -69,15 +70,15 @@ impl HttpServer {
         })
     }
 
-    /// The address that it serves on, with the port that the system chose.
+    /// The address of the listener. A port of 0 is resolved to the port that the system chose.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Accepts no more connections, lets the requests under way end, and waits for that, at most ten seconds.
+    /// Accepts no more connections and waits, at most ten seconds, for the requests in progress.
     pub async fn stop(mut self) {
         self.stop.cancel();
-        // The task ends by itself; that it was cancelled or panicked changes nothing for who stops it.
+        // The server has stopped even if the task panicked or was cancelled.
         let _ = (&mut self.task).await;
     }
 }
@@ -105,21 +106,21 @@ async fn accept<Service, Answer, ResponseBody>(
         .max_buf_size(READ_BUFFER_BYTES_MAX)
         .max_headers(HEADERS_MAX);
     let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = next_connection(&listener, &places) => accepted,
+            accepted = next_connection(&listener, &permits) => accepted,
         };
-        let (stream, place) = match accepted {
+        let (stream, permit) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        // Small answers go out at once; where that cannot be set, they go out a little later.
+        // Without TCP_NODELAY, small responses only arrive a little later.
         let _ = stream.set_nodelay(true);
         let service = Arc::clone(&service);
         let connection = http.serve_connection(
@@ -134,7 +135,7 @@ async fn accept<Service, Answer, ResponseBody>(
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended early");
             }
-            drop(place);
+            drop(permit);
         });
     }
     drop(listener);
@@ -142,18 +143,18 @@ async fn accept<Service, Answer, ResponseBody>(
         .await
         .is_err()
     {
-        tracing::warn!("requests were still under way when the server stopped");
+        tracing::warn!("the server stopped with requests still in progress");
     }
 }
 
 async fn next_connection(
     listener: &TcpListener,
-    places: &Arc<Semaphore>,
+    permits: &Arc<Semaphore>,
 ) -> std::io::Result<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let place = Arc::clone(places)
+    let permit = Arc::clone(permits)
         .acquire_owned()
         .await
         .map_err(std::io::Error::other)?;
     let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
+    Ok((stream, permit))
 }

@@ -1,39 +1,39 @@
-//! Bearer tokens for the component's door: made here, or read from where the user keeps one.
-//! What a token is, and how it is compared, is the component's crate's.
+//! Generates, reads and writes the bearer token that a component requires.
 
 use anyhow::Context as _;
 use base64::Engine as _;
-use prefix_tar::token::Token;
+use prefix_tar::protocol::token::Token;
 use rand::TryRng as _;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 
-/// The environment variable with a token, for who has no file for it. `ps` shows an environment to its owner.
+/// The environment variable with the token, if there is no token file. A file is safer: the user's
+/// other processes can read the environment.
 const TOKEN_VARIABLE: &str = "PREFIX_TAR_TOKEN";
 
-/// What is read of a token file, in bytes.
+/// The part of a token file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 4096;
 
 /// The randomness of a token, in bytes.
 const RANDOM_BYTES: usize = 32;
 
-/// Makes a token from the system's randomness.
+/// Generates a token from the system's randomness.
 ///
 /// # Errors
-/// The system has none.
+/// The system provides no randomness.
 pub fn generate() -> anyhow::Result<Token> {
     let mut random = [0; RANDOM_BYTES];
     rand::rngs::SysRng
         .try_fill_bytes(&mut random)
-        .context("the system has no randomness for a token")?;
+        .context("cannot generate a token: the system provides no randomness")?;
     let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random);
     Ok(Token::new(text)?)
 }
 
-/// Reads a token from its file. White space around it is left out.
+/// Reads a token from a file and trims the white space around it.
 ///
 /// # Errors
-/// The file cannot be read, or has no token in it. The message does not repeat what it has.
+/// The file cannot be read or does not contain a valid token. The message does not quote the file.
 pub fn read(path: &Path) -> anyhow::Result<Token> {
     let shown = path.display();
     let file = std::fs::File::open(path).with_context(|| {
@@ -43,31 +43,32 @@ pub fn read(path: &Path) -> anyhow::Result<Token> {
     file.take(FILE_BYTES_MAX)
         .read_to_string(&mut text)
         .with_context(|| format!("cannot read the token file {shown}"))?;
-    Token::new(text.trim().to_owned()).with_context(|| format!("{shown} has no token in it"))
+    Token::new(text.trim().to_owned())
+        .with_context(|| format!("the token file {shown} is not valid"))
 }
 
-/// Takes the token from the environment.
+/// Reads the token from the environment variable.
 ///
 /// # Errors
-/// There is none, or it is no token.
+/// The variable is not set or is not a valid token.
 pub fn from_environment() -> anyhow::Result<Token> {
     let text = std::env::var(TOKEN_VARIABLE).ok().with_context(|| {
-        format!("there is no token: name its file by --token-file, or set {TOKEN_VARIABLE}")
+        format!("there is no token; name its file with --token-file, or set {TOKEN_VARIABLE}")
     })?;
-    Token::new(text).with_context(|| format!("{TOKEN_VARIABLE} is no token"))
+    Token::new(text).with_context(|| format!("{TOKEN_VARIABLE} is not a valid token"))
 }
 
-/// Writes a token to a file of its own, readable by its owner only.
+/// Writes a token to a new file that only its owner can read.
 ///
 /// # Errors
-/// The file is there already, or cannot be written.
+/// The file exists or cannot be written.
 pub fn write(token: &Token, path: &Path) -> anyhow::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
         .open(path)
-        .and_then(|mut file| writeln!(file, "{}", token.expose_to_its_owner()))
+        .and_then(|mut file| writeln!(file, "{}", token.expose_secret()))
         .with_context(|| format!("cannot write the token file {}", path.display()))
 }
 
@@ -77,12 +78,12 @@ mod tests {
 
     #[test]
     fn two_tokens_are_never_the_same() {
-        let made = || generate().expect("a token").digest();
-        assert_ne!(made(), made());
+        let digest = || generate().expect("a token").digest();
+        assert_ne!(digest(), digest());
     }
 
     #[test]
-    fn a_token_reads_back_from_its_file_which_is_its_owner_s_alone() {
+    fn a_token_reads_back_from_a_file_that_only_its_owner_can_read() {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("token");

@@ -1,41 +1,31 @@
-//! The orchestrator: fans out one invocation of the component per prefix and keeps the archive whole.
+//! The orchestrator: fans out one invocation of the component per prefix, and keeps the archive.
 //!
-//! Data flows one way, and so do the modules in reading order:
+//! Dependencies point one way: [`cli`] -> [`run`] -> [`host`] and [`destination`]. [`archive`] is read by all of them
+//! and writes nothing.
 //!
-//! 1. [`cli`] says what was typed; only it names the others by command.
-//! 2. [`plan`] makes of it which prefixes there are, [`resume`] which of them are there already; [`dispatch`] owns
-//!    the run: it alone starts invocations, tries them again ([`retry`]) and knows how each ended.
-//! 3. [`host`] runs the component, whose door an [`invoke_token`] opens; [`destination`] prepares the PUT ([`sign`]) and takes the report.
-//!    [`mirror`] puts these together: it is the main job in one call.
-//! 4. [`progress`] shows what dispatch tells it; [`manifest`] is what is left in the end; [`verify`] reads it all
-//!    again.
-//!
-//! [`generate`], [`range_api`] and [`local_store`] are what a run needs around it where there is no network:
-//! ranges, a source and an object store; [`http_server`] serves the latter two.
+//! - [`cli`] parses the command line and prints results; only it uses the other modules by command.
+//! - [`run`] plans, resumes, dispatches and retries. [`progress`] reports its events and decides nothing.
+//! - [`host`] runs the component, whose door an [`invoke_token`] opens. It may reach an [`origin`] and no other.
+//! - [`destination`] writes tars, reports and the manifest; [`gcs`] and [`sign`] are how it reaches a bucket.
+//! - [`archive`] reads them back, and [`verify`] checks all of them.
+//! - [`generate`] and [`range_api`] make and serve ranges where there is no network.
 
+pub mod archive;
 pub mod cli;
-
-pub mod dispatch;
-pub mod mirror;
-pub mod plan;
-pub mod resume;
-pub mod retry;
-
 pub mod destination;
-pub mod host;
-pub mod invoke_token;
-pub mod sign;
-pub mod tls;
-
-pub mod cost;
-pub mod figures;
-pub mod manifest;
-pub mod progress;
-pub mod verify;
-pub mod workers;
-
+pub mod gcs;
 pub mod generate;
+pub mod host;
 mod http_client;
 pub mod http_server;
-pub mod local_store;
+pub mod humanize;
+pub mod invoke_token;
+pub mod origin;
+pub mod progress;
 pub mod range_api;
+pub mod resource_usage;
+pub mod run;
+pub mod sign;
+pub mod tls;
+pub mod verify;
+pub mod workers;

@@ -1,100 +1,96 @@
-//! Shows what dispatch tells: on a terminal, in a pipe, to a program.
-//! It decides nothing.
+//! Reports a run's events: to a terminal, to a pipe or to a program. It decides nothing.
 
 pub mod counter;
 mod json;
 mod lines;
 mod terminal;
 
-use crate::dispatch::{FailedPrefix, StoredPrefix, Update};
-use crate::figures;
+use crate::humanize;
+use crate::run::event::RunEvent;
+use crate::run::outcome::{FailedPrefix, StoredPrefix};
+use prefix_tar::protocol::failure::Failure;
+use prefix_tar::protocol::prefix::Prefix;
 use std::io::Write;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// How progress is shown.
+/// Where and how events are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// A bar that moves, on standard error.
+    /// A progress bar on stderr.
     Terminal,
-    /// A line for everything that is decided, on standard error.
+    /// A line on stderr for everything that is decided.
     Lines,
-    /// A line of JSON for everything, on standard output.
+    /// A line of JSON on stdout for every event.
     Json,
     /// Nothing.
     Silent,
 }
 
-/// Shows updates until there are no more. `prefixes` is how many prefixes the run is about.
-pub async fn show(mut updates: mpsc::Receiver<Update>, style: Style, prefixes: usize) {
-    let mut shown: Box<dyn Show> = match style {
+/// Reports events until the run ends. `prefixes` is the number of prefixes in the run.
+pub async fn report(mut events: mpsc::Receiver<RunEvent>, style: Style, prefixes: usize) {
+    let mut reporter: Box<dyn Reporter> = match style {
         Style::Terminal => Box::new(terminal::Terminal::new(prefixes)),
         Style::Lines => Box::new(lines::Lines::new(std::io::stderr(), prefixes)),
         Style::Json => Box::new(json::Json::new(std::io::stdout())),
         Style::Silent => Box::new(Silent),
     };
-    while let Some(update) = updates.recv().await {
-        shown.update(&update);
+    while let Some(event) = events.recv().await {
+        reporter.report(&event);
     }
-    shown.end();
+    reporter.end();
 }
 
-/// Something that shows updates. What cannot be written is left out: the run does not depend on it.
-trait Show: Send {
-    fn update(&mut self, update: &Update);
+/// Reports events. An event that cannot be written is lost; the run does not depend on it.
+trait Reporter: Send {
+    fn report(&mut self, event: &RunEvent);
 
     fn end(&mut self) {}
 }
 
 struct Silent;
 
-impl Show for Silent {
-    fn update(&mut self, _update: &Update) {}
+impl Reporter for Silent {
+    fn report(&mut self, _event: &RunEvent) {}
 }
 
-/// A line to wherever lines go; a pipe that was closed is not the run's fault.
+/// Writes a line. A closed pipe is not the run's fault.
 fn write_line(out: &mut impl Write, line: &str) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-/// What is said of a lock whose owner died.
 fn took_over_line(owner: &str) -> String {
-    format!("warning: a run that died had this archive ({owner}); going on where it ended")
+    format!("warning: an earlier run died and left its lock ({owner}); resuming its work")
 }
 
-/// What is said of what need not be done again.
-fn kept_line(prefixes: usize) -> String {
-    let prefixes = figures::prefixes(prefixes);
-    format!("kept {prefixes} of an earlier run; --force does them again")
+fn skipped_line(prefixes: usize) -> String {
+    let prefixes = humanize::prefixes(prefixes);
+    format!("skipped {prefixes} stored by an earlier run; --force mirrors them again")
 }
 
-/// What is said of a prefix that is in the archive.
 fn stored_line(stored: &StoredPrefix) -> String {
     let totals = stored.totals;
-    let rate = figures::per_second(totals.ranges, stored.duration);
-    let again = match stored.attempts {
+    let rate = humanize::per_second(totals.ranges, stored.duration);
+    let attempts = match stored.attempts {
         1 => String::new(),
         attempts => format!(", {attempts} attempts"),
     };
     format!(
-        "{} stored: {} in {}, {} ranges/s, {} of linear memory{again}",
+        "{} stored: {} in {}, {} ranges/s, {} of linear memory{attempts}",
         stored.prefix,
-        figures::data(totals.data_bytes),
-        figures::duration(stored.duration),
-        figures::grouped(rate),
-        figures::memory(stored.linear_memory_peak),
+        humanize::data(totals.data_bytes),
+        humanize::duration(stored.duration),
+        humanize::grouped(rate),
+        humanize::memory(stored.linear_memory_peak),
     )
 }
 
-/// What is said of a prefix that is tried again.
-fn retrying_line(
-    prefix: prefix_tar::prefix::Prefix,
-    failure: &prefix_tar::failure::Failure,
-    wait: std::time::Duration,
-) -> String {
-    format!("{prefix} again in {}: {failure}", figures::duration(wait))
+fn retrying_line(prefix: Prefix, failure: &Failure, wait: Duration) -> String {
+    let wait = humanize::duration(wait);
+    format!("{prefix} retrying in {wait}: {failure}")
 }
 
-/// What is said of a prefix that failed. The reason is told at the end, once for all that have the same.
+/// Only the kind: the summary states each reason once for all the prefixes that share it.
 fn failed_line(failed: &FailedPrefix) -> String {
     format!("{} failed: {}", failed.prefix, failed.failure.kind.as_str())
 }
@@ -102,12 +98,10 @@ fn failed_line(failed: &FailedPrefix) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::archive::manifest::{ManifestObject, Totals};
     use crate::host::InvocationProgress;
-    use crate::manifest::{ManifestObject, Totals};
-    use prefix_tar::failure::{Failure, FailureKind};
-    use prefix_tar::job::Crc32c;
-    use prefix_tar::prefix::Prefix;
-    use std::time::Duration;
+    use prefix_tar::protocol::crc32c::Crc32c;
+    use prefix_tar::protocol::failure::FailureKind;
 
     fn stored(first: Prefix) -> StoredPrefix {
         StoredPrefix {
@@ -134,10 +128,10 @@ mod tests {
         }
     }
 
-    /// One of each.
-    pub(super) fn updates() -> Vec<Update> {
+    /// One of each event.
+    pub(super) fn events() -> Vec<RunEvent> {
         let (first, second) = (Prefix::from_number(0), Prefix::from_number(1));
-        let failure = Failure::passing(
+        let failure = Failure::transient(
             FailureKind::SourceStatus,
             "GET from http://127.0.0.1:8080 answered 503",
         )
@@ -147,15 +141,15 @@ mod tests {
             ..stored(first)
         };
         vec![
-            Update::TookOver {
+            RunEvent::TookOver {
                 owner: "process 7 on a, since b".to_owned(),
             },
-            Update::Kept(vec![kept]),
-            Update::Began {
+            RunEvent::Skipped(vec![kept]),
+            RunEvent::Began {
                 prefix: first,
                 attempt: 1,
             },
-            Update::Progress {
+            RunEvent::Progress {
                 prefix: first,
                 progress: InvocationProgress {
                     ranges: 512,
@@ -163,13 +157,13 @@ mod tests {
                     linear_memory: 2_818_048,
                 },
             },
-            Update::Retrying {
+            RunEvent::Retrying {
                 prefix: second,
                 failure: failure.clone(),
                 wait: Duration::from_millis(500),
             },
-            Update::Stored(stored(first)),
-            Update::Failed(FailedPrefix {
+            RunEvent::Stored(stored(first)),
+            RunEvent::Failed(FailedPrefix {
                 prefix: second,
                 failure,
                 attempts: 4,

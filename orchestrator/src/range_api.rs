@@ -1,5 +1,4 @@
-//! The range API over a folder of range files: what `serve` answers.
-//! Where the files come from is left to `generate`, or to whoever extracted a tar.
+//! Serves the range API from a folder of range files, for `orchestrator serve` and `demo`.
 
 pub mod request;
 
@@ -20,19 +19,20 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 use tokio::net::TcpListener;
 
-/// The real API's sentence for a range that is none.
+/// The public API's answer to an invalid range.
 const BAD_RANGE: &str = "The hash prefix was not in a valid format";
 
-/// As the real API: a month, in seconds.
+/// The public API's value: 31 days, in seconds.
 const CACHE: &str = "public, max-age=2678400";
 
-/// The largest file that is served, in bytes. Larger than a range may be, so that a test can serve one.
+/// The largest file that is served, in bytes. It exceeds the largest range, so that a test can serve
+/// one that is too long.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// Begins to serve the range files of `folder`.
+/// Starts serving the range files in `folder`.
 ///
 /// # Errors
-/// The listener has no address.
+/// The listener's address cannot be read.
 pub fn start(listener: TcpListener, folder: PathBuf) -> io::Result<HttpServer> {
     let folder: Arc<Path> = folder.into();
     HttpServer::start(listener, move |request| {
@@ -41,28 +41,28 @@ pub fn start(listener: TcpListener, folder: PathBuf) -> io::Result<HttpServer> {
 }
 
 async fn answer(request: Request<Incoming>, folder: Arc<Path>) -> Response<Full<Bytes>> {
-    let wanted =
+    let request =
         match RangeRequest::parse(request.method(), request.uri().path(), request.headers()) {
-            Ok(wanted) => wanted,
+            Ok(request) => request,
             Err(refusal) => return refuse(refusal),
         };
-    let range = wanted.range;
-    // Reading a file and compressing it would hold up the sockets.
-    let answered = tokio::task::spawn_blocking(move || answer_range(&folder, &wanted)).await;
-    match answered {
+    let range = request.range;
+    // Reading and compressing a file blocks, and would delay other requests on this worker.
+    let result = tokio::task::spawn_blocking(move || answer_range(&folder, &request)).await;
+    match result {
         Ok(Ok(response)) => response,
         Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
-            plain(StatusCode::NOT_FOUND, "this range is not here")
+            plain(StatusCode::NOT_FOUND, "there is no file for this range")
         }
         Ok(Err(error)) => {
-            tracing::error!(%range, %error, "a range file could not be read");
+            tracing::error!(%range, %error, "cannot read a range file");
             plain(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the range cannot be read",
             )
         }
         Err(error) => {
-            tracing::error!(%range, %error, "answering a range failed");
+            tracing::error!(%range, %error, "the task that answers a range panicked");
             plain(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the range cannot be read",
@@ -74,23 +74,26 @@ async fn answer(request: Request<Incoming>, folder: Arc<Path>) -> Response<Full<
 fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
     match refusal {
         Refusal::Method => {
-            let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only");
-            refused
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only");
+            response
                 .headers_mut()
                 .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            refused
+            response
         }
-        Refusal::Path => plain(StatusCode::NOT_FOUND, "ranges are at /range/{first 5 hex}"),
+        Refusal::Path => plain(
+            StatusCode::NOT_FOUND,
+            "ranges are at /range/{five hex characters}",
+        ),
         Refusal::Range => plain(StatusCode::BAD_REQUEST, BAD_RANGE),
     }
 }
 
-fn answer_range(folder: &Path, wanted: &RangeRequest) -> io::Result<Response<Full<Bytes>>> {
-    let mut file = std::fs::File::open(folder.join(wanted.range.file_name()))?;
+fn answer_range(folder: &Path, request: &RangeRequest) -> io::Result<Response<Full<Bytes>>> {
+    let mut file = std::fs::File::open(folder.join(request.range.file_name()))?;
     let metadata = file.metadata()?;
     if metadata.len() > FILE_BYTES_MAX {
         return Err(io::Error::other(format!(
-            "the file has {} bytes, more than {FILE_BYTES_MAX}",
+            "the file has {} bytes; at most {FILE_BYTES_MAX} are served",
             metadata.len()
         )));
     }
@@ -99,21 +102,21 @@ fn answer_range(folder: &Path, wanted: &RangeRequest) -> io::Result<Response<Ful
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
     let etag = format!("\"{seconds:x}-{:x}\"", metadata.len());
-    let gzip = wanted.accepts_gzip;
+    let gzip = request.accepts_gzip;
     let mut response = Response::new(Full::default());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(CACHE));
     headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
     insert_text(headers, LAST_MODIFIED, &httpdate::fmt_http_date(modified))?;
-    // What is compressed has the same content and other bytes.
-    let shown = if gzip {
+    // The compressed body has the same content but other bytes, so its ETag is weak.
+    let etag_sent = if gzip {
         format!("W/{etag}")
     } else {
         etag.clone()
     };
-    insert_text(headers, ETAG, &shown)?;
-    if wanted.knows(&etag) {
+    insert_text(headers, ETAG, &etag_sent)?;
+    if request.knows(&etag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
     }
@@ -128,7 +131,7 @@ fn answer_range(folder: &Path, wanted: &RangeRequest) -> io::Result<Response<Ful
         encoder.write_all(&body)?;
         body = encoder.finish()?;
     }
-    // To a HEAD, the server sends the head alone, with the length of this body.
+    // For a HEAD request, hyper sends only the head, with the length of this body.
     *response.body_mut() = Full::new(Bytes::from(body));
     Ok(response)
 }
@@ -139,8 +142,8 @@ fn insert_text(headers: &mut HeaderMap, name: http::HeaderName, value: &str) -> 
     Ok(())
 }
 
-fn plain(status: StatusCode, sentence: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(sentence.as_bytes())));
+fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
     *response.status_mut() = status;
     response
         .headers_mut()

@@ -1,234 +1,301 @@
-//! Signing: V4 signed URLs for an object's PUT, by Google's own client, and the service-account key that an
-//! ephemeral store trusts. What is uploaded, and when, is left to `destination` and `dispatch`.
+//! Signs V4 URLs for requests to a bucket, with a key at hand or by asking Google.
+//!
+//! Whoever has the key of a service account signs with it. For the account of a machine, an
+//! impersonated account or an identity of another cloud, IAM Credentials signs (`signBlob`).
+//!
+//! <https://cloud.google.com/storage/docs/access-control/signed-urls>
+
+mod credentials;
+mod error;
+mod exchange;
+#[cfg(test)]
+mod tests;
+
+pub use error::{Service, SignError};
 
 use anyhow::Context as _;
-use google_cloud_auth::credentials::service_account;
-use google_cloud_auth::signer::Signer;
-use google_cloud_storage::builder::storage::SignedUrlBuilder;
-use prefix_tar::job::SignedUrl;
-use prefix_tar::store_answer::is_passing_status;
-use ring::signature::KeyPair as _;
-use rsa::pkcs8::{EncodePrivateKey as _, LineEnding};
-use serde::{Deserialize, Serialize};
+use credentials::MachineAccount;
+use emulator::key::ServiceAccountKey;
+use exchange::{Endpoints, Exchange, Google};
+use futures::FutureExt as _;
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use prefix_tar::engine::retry::Backoff;
+use prefix_tar::protocol::signed_url::SignedUrl;
+use reqsign_core::{ProvideCredential, Signer};
+use reqsign_google::{Credential, RequestSigner, StaticCredentialProvider};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
-/// The size of a generated key, in bits: the least that V4 signatures are made with.
-const KEY_BITS: usize = 2048;
-
-/// One signature. A key at hand takes a millisecond; Google, who is asked over the network, is asked again for a while.
+/// One signature, with all its attempts.
 const SIGN_TIME_MAX: Duration = Duration::from_secs(45);
 
-/// A key file is about 2 KB.
-const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
+/// Attempts at one signature.
+const ATTEMPTS_MAX: u32 = 6;
 
-/// A service-account key, in the form of Google's key files. It is a secret: `Debug` shows the account only.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct ServiceAccountKey {
-    #[serde(rename = "type")]
-    kind: String,
-    project_id: String,
-    private_key_id: String,
-    private_key: String,
-    client_email: String,
-    #[serde(default)]
-    token_uri: String,
-}
+/// The longest first wait between two attempts.
+const FIRST_WAIT_MAX: Duration = Duration::from_millis(500);
 
-impl fmt::Debug for ServiceAccountKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "ServiceAccountKey({})", self.client_email)
-    }
-}
+/// The longest wait.
+const WAIT_MAX: Duration = Duration::from_secs(8);
 
-impl ServiceAccountKey {
-    /// Makes a key for a local store. It takes about a tenth of a second.
-    ///
-    /// # Errors
-    /// The system has no randomness, or the key cannot be encoded.
-    pub fn generate() -> anyhow::Result<Self> {
-        let key = rsa::PrivateKey::new(&mut rand::rng(), KEY_BITS)
-            .context("cannot generate a service-account key")?;
-        let private_key = key
-            .to_pkcs8_pem(LineEnding::LF)
-            .context("cannot encode the service-account key")?
-            .to_string();
-        let id: u64 = rand::random();
-        Ok(Self {
-            kind: "service_account".to_owned(),
-            project_id: "local".to_owned(),
-            private_key_id: format!("{id:016x}"),
-            private_key,
-            client_email: "orchestrator@local.iam.gserviceaccount.com".to_owned(),
-            token_uri: String::new(),
-        })
-    }
+/// The longest life of a signed URL: seven days.
+const EXPIRY_MAX: Duration = Duration::from_secs(604_800);
 
-    /// Reads a key file.
-    ///
-    /// # Errors
-    /// It cannot be read, or is no service-account key. The message does not repeat its content.
-    pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let shown = path.display();
-        let metadata = std::fs::metadata(path)
-            .with_context(|| format!("cannot read the service-account key {shown}"))?;
-        anyhow::ensure!(
-            metadata.len() <= KEY_FILE_BYTES_MAX,
-            "{shown} is no service-account key: it has {} bytes",
-            metadata.len()
-        );
-        let text = std::fs::read(path)
-            .with_context(|| format!("cannot read the service-account key {shown}"))?;
-        serde_json::from_slice(&text).map_err(|error| {
-            anyhow::anyhow!(
-                "{shown} is no service-account key: not the JSON of one at line {}",
-                error.line()
-            )
-        })
-    }
+/// What is escaped in a path: everything but slashes and RFC 3986's unreserved characters.
+const PATH_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'/');
 
-    /// Writes the key file, readable by its owner only.
-    ///
-    /// # Errors
-    /// The file exists already or cannot be written.
-    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
-        use std::io::Write as _;
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let text = serde_json::to_vec_pretty(self)?;
-        options
-            .open(path)
-            .and_then(|mut file| file.write_all(&text))
-            .with_context(|| format!("cannot write the service-account key {}", path.display()))
-    }
-
-    /// The account that signs.
-    pub fn client_email(&self) -> &str {
-        &self.client_email
-    }
-
-    /// The public key as ring verifies with it: the DER of an RSA public key (PKCS#1).
-    ///
-    /// # Errors
-    /// The private key is no PKCS#8 RSA key of at least 2,048 bits.
-    pub fn public_key(&self) -> anyhow::Result<Vec<u8>> {
-        use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
-        // Neither error is shown: both could quote the key.
-        let der = PrivatePkcs8KeyDer::from_pem_slice(self.private_key.as_bytes())
-            .ok()
-            .context("the service-account key's private key is not PKCS#8 in PEM")?;
-        let pair = ring::signature::RsaKeyPair::from_pkcs8(der.secret_pkcs8_der())
-            .ok()
-            .context("the service-account key's private key is no RSA key of 2048 bits or more")?;
-        Ok(pair.public_key().as_ref().to_vec())
-    }
-}
+/// The parameter that ends a signed URL.
+const SIGNATURE: &str = "X-Goog-Signature=";
 
 /// Signs URLs of one bucket at one endpoint.
-#[derive(Debug)]
 pub struct UrlSigner {
-    signer: Signer,
+    signer: Signer<Credential>,
+    /// `None` if the key is at hand.
+    google: Option<Arc<Google>>,
+    /// The account that signs, if it is the machine's.
+    machine: Option<MachineAccount>,
     endpoint: String,
     bucket: String,
+    time_max: Duration,
+}
+
+impl fmt::Debug for UrlSigner {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "UrlSigner({}/{})", self.endpoint, self.bucket)
+    }
 }
 
 impl UrlSigner {
-    /// A signer for `bucket` at `endpoint` (`http://127.0.0.1:9000`), with a key that is at hand.
+    /// Creates a signer for `bucket` at `endpoint` (`http://127.0.0.1:9000`) with a key at hand.
     ///
     /// # Errors
     /// The key is not usable.
-    pub fn new(key: &ServiceAccountKey, endpoint: String, bucket: String) -> anyhow::Result<Self> {
-        crate::tls::install_crypto_provider();
-        let key = serde_json::to_value(key)?;
-        let signer = service_account::Builder::new(key)
-            .build_signer()
-            .map_err(|_| anyhow::anyhow!("the service-account key is not usable for signing"))?;
+    pub fn new(
+        key: &ServiceAccountKey,
+        endpoint: String,
+        bucket: String,
+    ) -> Result<Self, SignError> {
+        let key = serde_json::to_string(key).map_err(|_| SignError::Key)?;
+        Self::with_key(key, endpoint, bucket)
+    }
+
+    /// Creates a signer for `bucket` at `endpoint` with the credentials that Google's clients would
+    /// use: the file that `GOOGLE_APPLICATION_CREDENTIALS` names, the one that gcloud has written,
+    /// or the metadata server's. Google is trusted by the certificates of the platform and, if it
+    /// is given, by a private CA.
+    ///
+    /// # Errors
+    /// The file cannot be read or its credentials cannot sign, or the CA file is not usable. A
+    /// missing metadata server is not noticed before the first signature.
+    pub fn from_environment(
+        endpoint: String,
+        bucket: String,
+        ca_file: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let google = Google {
+            http: crate::http_client::new(ca_file)?,
+            endpoints: Endpoints::from_environment(),
+        };
+        match credentials::find_file() {
+            Some(path) => Self::with_file(&path, google, endpoint, bucket),
+            None => Ok(Self::with_machine_account(google, endpoint, bucket)),
+        }
+    }
+
+    fn with_file(
+        path: &Path,
+        google: Google,
+        endpoint: String,
+        bucket: String,
+    ) -> anyhow::Result<Self> {
+        let credentials = credentials::read_file(path)?;
+        if credentials.is_key {
+            let signer = Self::with_key(credentials.json, endpoint, bucket);
+            return signer.with_context(|| format!("cannot sign with {}", path.display()));
+        }
+        let provider = StaticCredentialProvider::new(credentials.json);
         Ok(Self {
-            signer,
-            endpoint,
-            bucket,
+            google: Some(Arc::new(google)),
+            ..Self::with_provider(provider, endpoint, bucket)
         })
     }
 
-    /// A signer for `bucket` at `endpoint`, with the credentials that Google's clients find in the environment.
-    ///
-    /// # Errors
-    /// There are none, or none that can sign.
-    pub fn of_environment(endpoint: String, bucket: String) -> anyhow::Result<Self> {
-        crate::tls::install_crypto_provider();
-        let signer = google_cloud_auth::credentials::Builder::default()
-            .build_signer()
-            // The error of a key file that cannot be parsed could quote it.
-            .map_err(|_| {
-                anyhow::anyhow!(
-                    "there are no Google credentials that can sign; name a service-account key by GOOGLE_APPLICATION_CREDENTIALS, or sign in by `gcloud auth application-default login --impersonate-service-account=ACCOUNT`"
-                )
-            })?;
-        Ok(Self {
-            signer,
-            endpoint,
-            bucket,
-        })
+    fn with_machine_account(google: Google, endpoint: String, bucket: String) -> Self {
+        let machine = MachineAccount::new(google.endpoints.metadata.clone());
+        Self {
+            google: Some(Arc::new(google)),
+            machine: Some(machine.clone()),
+            ..Self::with_provider(machine, endpoint, bucket)
+        }
     }
 
-    /// Signs one request for `object`. Each of `headers` has to be sent with it as it is given here.
+    fn with_key(key: String, endpoint: String, bucket: String) -> Result<Self, SignError> {
+        let provider = StaticCredentialProvider::new(key);
+        let signer = Self::with_provider(provider, endpoint, bucket);
+        // A first signature shows whether the key is usable. It waits for nothing.
+        let request = signer.request(http::Method::HEAD, "", &BTreeMap::new(), EXPIRY_MAX);
+        let signed = signer.signature(request?, "", EXPIRY_MAX).now_or_never();
+        if matches!(signed, Some(Ok(_))) {
+            Ok(signer)
+        } else {
+            Err(SignError::Key)
+        }
+    }
+
+    fn with_provider(
+        provider: impl ProvideCredential<Credential = Credential>,
+        endpoint: String,
+        bucket: String,
+    ) -> Self {
+        let context = reqsign_core::Context::new();
+        Self {
+            signer: Signer::new(context, provider, RequestSigner::new("storage")),
+            google: None,
+            machine: None,
+            endpoint,
+            bucket,
+            time_max: SIGN_TIME_MAX,
+        }
+    }
+
+    /// Signs one request for `object`, valid for `expiry`. Each of `headers` must be sent with it
+    /// as it is given here. Transient failures are retried for up to 45 s.
     ///
     /// # Errors
-    /// The key does not sign.
+    /// The request cannot be signed, the credentials do not sign, or Google does not answer.
     pub async fn sign(
         &self,
         method: http::Method,
         object: &str,
         headers: &BTreeMap<String, String>,
         expiry: Duration,
-    ) -> anyhow::Result<SignedUrl> {
-        let bucket = format!("projects/_/buckets/{}", self.bucket);
-        let mut builder = SignedUrlBuilder::for_object(bucket, object)
-            .with_method(method)
-            .with_endpoint(&self.endpoint)
-            .with_expiration(expiry);
-        for (name, value) in headers {
-            builder = builder.with_header(name, value);
+    ) -> Result<SignedUrl, SignError> {
+        let request = self.request(method, object, headers, expiry)?;
+        let deadline = Instant::now() + self.time_max;
+        let random = fastrand::Rng::new();
+        let mut waits = Backoff::new(random, ATTEMPTS_MAX, FIRST_WAIT_MAX, WAIT_MAX);
+        loop {
+            let attempt = self.signature(request.clone(), object, expiry);
+            let error = match tokio::time::timeout_at(deadline, attempt).await {
+                Ok(Ok(url)) => return Ok(url),
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    return Err(SignError::NoAnswer {
+                        object: object.to_owned(),
+                        seconds: self.time_max.as_secs(),
+                    });
+                }
+            };
+            let wait = waits
+                .next()
+                .filter(|wait| Instant::now() + *wait < deadline);
+            match wait.filter(|_| error.is_transient()) {
+                Some(wait) => {
+                    tracing::debug!(%error, ?wait, "retrying a signature");
+                    tokio::time::sleep(wait).await;
+                }
+                None => return Err(error),
+            }
         }
-        let signed = tokio::time::timeout(SIGN_TIME_MAX, builder.sign_with(&self.signer))
-            .await
-            .map_err(|_| {
-                anyhow::anyhow!(
-                    "cannot sign a URL for {object}: Google, who signs for the account, did not answer in {} s",
-                    SIGN_TIME_MAX.as_secs()
-                )
-            })?;
-        let text = signed.map_err(|error| not_signed(object, &error))?;
-        Ok(SignedUrl::new(text)?)
+    }
+
+    /// The head of the request that is signed: all its headers are.
+    fn request(
+        &self,
+        method: http::Method,
+        object: &str,
+        headers: &BTreeMap<String, String>,
+        expiry: Duration,
+    ) -> Result<Parts, SignError> {
+        let unsignable = |problem: String| SignError::Request {
+            object: object.to_owned(),
+            problem,
+        };
+        if expiry.as_secs() == 0 || expiry > EXPIRY_MAX {
+            let (seconds, max) = (expiry.as_secs(), EXPIRY_MAX.as_secs());
+            let problem = format!("it would be valid for {seconds} s; allowed are 1 s to {max} s");
+            return Err(unsignable(problem));
+        }
+        let path = utf8_percent_encode(object, PATH_ESCAPED);
+        let url = format!("{}/{}/{path}", self.endpoint, self.bucket);
+        let request = http::Request::builder().method(method).uri(url).body(());
+        let (mut parts, ()) = request
+            .map_err(|error| unsignable(error.to_string()))?
+            .into_parts();
+        parts.headers = signed_headers(parts.uri.host().unwrap_or_default(), headers)
+            .map_err(|error| unsignable(error.to_string()))?;
+        Ok(parts)
+    }
+
+    /// One attempt at a signature.
+    async fn signature(
+        &self,
+        mut request: Parts,
+        object: &str,
+        expiry: Duration,
+    ) -> Result<SignedUrl, SignError> {
+        let exchange = self.google.clone().map(Exchange::new);
+        let signer = match &exchange {
+            Some(exchange) => self.signer.clone().with_context(exchange.context()),
+            None => self.signer.clone(),
+        };
+        if let Err(error) = signer.sign(&mut request, Some(expiry)).await {
+            let failure = exchange.and_then(|exchange| exchange.take_failure());
+            let is_missing = self
+                .machine
+                .as_ref()
+                .is_some_and(|machine| !machine.is_known());
+            return Err(match failure {
+                Some(failure) if is_missing && failure.is_missing_account() => {
+                    SignError::NoCredentials {
+                        object: object.to_owned(),
+                    }
+                }
+                Some(failure) => failure.into_error(object),
+                None => SignError::Credentials {
+                    object: object.to_owned(),
+                    cause: format!("{error}; check the Google credentials"),
+                },
+            });
+        }
+        let url = with_lower_case_signature(&request.uri.to_string());
+        SignedUrl::new(url).map_err(|error| SignError::Request {
+            object: object.to_owned(),
+            problem: error.to_string(),
+        })
     }
 }
 
-/// Why a URL could not be signed, and what to do about it. Google's errors repeat each other, so of their chain only
-/// what names the cause is told.
-fn not_signed(object: &str, error: &(dyn std::error::Error + 'static)) -> anyhow::Error {
-    let chain = || std::iter::successors(Some(error), |error| error.source());
-    let status = chain()
-        .filter_map(|error| error.downcast_ref::<google_cloud_storage::Error>())
-        .find_map(google_cloud_storage::Error::http_status_code);
-    match status {
-        Some(status @ (401 | 403)) => anyhow::anyhow!(
-            "cannot sign a URL for {object}: Google answered {status}; iamcredentials.googleapis.com has to be enabled in the project, and who asks Google to sign for an account needs roles/iam.serviceAccountTokenCreator on it"
-        ),
-        Some(status) if is_passing_status(status) => {
-            anyhow::anyhow!("cannot sign a URL for {object}: Google answered {status}; try later")
-        }
-        Some(status) => anyhow::anyhow!(
-            "cannot sign a URL for {object}: Google answered {status}; is the account that signs the right one?"
-        ),
-        None => {
-            let cause = chain().last().unwrap_or(error);
-            anyhow::anyhow!(
-                "cannot sign a URL for {object}: GOOGLE_APPLICATION_CREDENTIALS names no key that signs by itself, and Google cannot be asked to: {cause}"
-            )
-        }
+/// The headers as Google canonicalizes them: the host has no port, and white space is folded.
+fn signed_headers(
+    host: &str,
+    headers: &BTreeMap<String, String>,
+) -> Result<HeaderMap, http::Error> {
+    let mut signed = HeaderMap::new();
+    for (name, value) in headers {
+        let words: Vec<&str> = value.split_ascii_whitespace().collect();
+        let value = HeaderValue::try_from(words.join(" "))?;
+        signed.insert(HeaderName::try_from(name)?, value);
+    }
+    signed.insert(HOST, HeaderValue::try_from(host)?);
+    Ok(signed)
+}
+
+/// Writes the signature as Google documents it. reqsign writes it in upper case.
+fn with_lower_case_signature(url: &str) -> String {
+    match url.split_once(SIGNATURE) {
+        Some((head, signature)) => format!("{head}{SIGNATURE}{}", signature.to_lowercase()),
+        None => url.to_owned(),
     }
 }

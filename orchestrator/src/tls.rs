@@ -1,5 +1,4 @@
-//! TLS: the one crypto provider, the certificates that are trusted, and how connections are opened with them.
-//! What is sent over them is left to whoever has them.
+//! Sets up TLS for all clients: the crypto provider, the trusted certificates and the connector.
 
 use anyhow::Context as _;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -11,14 +10,14 @@ use std::path::Path;
 
 /// Makes ring the process's crypto provider. Google's client looks for it there.
 pub fn install_crypto_provider() {
-    // An error says that one is installed already: this one, by an earlier call.
+    // An error means that an earlier call has installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// Opens connections, plain and over TLS, with HTTP/2 where the other end has it.
+/// Creates a connector for http and https, with HTTP/2 if the server supports it.
 ///
 /// # Errors
-/// The CA file cannot be read or has no certificate, or there is no certificate to trust at all.
+/// The CA file cannot be read, or holds no certificate or an invalid one.
 pub fn connector(ca_file: Option<&Path>) -> anyhow::Result<HttpsConnector<HttpConnector>> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
@@ -32,17 +31,17 @@ pub fn connector(ca_file: Option<&Path>) -> anyhow::Result<HttpsConnector<HttpCo
         .wrap_connector(http))
 }
 
-/// A client configuration that trusts the platform's certificates and, where it is given, a private CA.
+/// Creates a TLS configuration that trusts the platform's certificates and, if given, a private CA.
 ///
 /// # Errors
-/// The CA file cannot be read or has no certificate, or there is no certificate to trust at all.
+/// The CA file cannot be read, or holds no certificate or an invalid one.
 fn client_config(ca_file: Option<&Path>) -> anyhow::Result<ClientConfig> {
     install_crypto_provider();
     let mut roots = RootCertStore::empty();
     let native = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(native.certs);
     for error in native.errors {
-        tracing::debug!(%error, "a certificate of the platform could not be read");
+        tracing::debug!(%error, "cannot read a certificate of the platform");
     }
     if let Some(path) = ca_file {
         let shown = path.display();
@@ -51,12 +50,12 @@ fn client_config(ca_file: Option<&Path>) -> anyhow::Result<ClientConfig> {
             .with_context(|| format!("cannot read the CA file {shown}"))?;
         anyhow::ensure!(
             !certificates.is_empty(),
-            "the CA file {shown} has no certificate in PEM"
+            "the CA file {shown} has no PEM certificate"
         );
         for certificate in certificates {
-            roots.add(certificate).with_context(|| {
-                format!("the CA file {shown} has a certificate that is not usable")
-            })?;
+            roots
+                .add(certificate)
+                .with_context(|| format!("the CA file {shown} has an invalid certificate"))?;
         }
     }
     Ok(ClientConfig::builder()

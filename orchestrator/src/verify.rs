@@ -1,70 +1,32 @@
-//! Reads an archive again, all of it, and names every damage: tars entry by entry, as streams, against their
-//! reports; reports against the manifest. Nothing is repaired.
+//! Verifies an archive: every tar entry by entry against its report, and every report against the manifest. Nothing
+//! is repaired.
 //!
-//! Tars are read with the `tar` crate and ranges with the component's own check: the tar's form is judged by
-//! somebody else than who wrote it, the ranges by the one rule that there is.
+//! The `tar` crate reads the tars, so that the form is judged by other code than wrote it. Ranges are judged by the
+//! component's own check, because there is only one rule.
 
-use crate::manifest::{MANIFEST_NAME, Manifest, ManifestObject, Totals, object_name, report_name};
+use crate::archive::layout::{MANIFEST_NAME, report_name, tar_name};
+use crate::archive::manifest::{Manifest, ManifestObject, Totals};
+use crate::archive::{Archive, TarReader};
 use crate::workers;
-use prefix_tar::job::{Crc32c, Report};
-use prefix_tar::limits::{RANGE_BYTES_MAX, REPORT_BYTES_MAX};
-use prefix_tar::prefix::{Prefix, RANGES_PER_PREFIX, RangeName};
-use prefix_tar::range_body::RangeCheck;
+use prefix_tar::engine::range_body::RangeCheck;
+use prefix_tar::limits::RANGE_BYTES_MAX;
+use prefix_tar::protocol::crc32c::Crc32c;
+use prefix_tar::protocol::prefix::{Prefix, RANGES_PER_PREFIX, RangeName};
+use prefix_tar::protocol::report::Report;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::path::{Path, PathBuf};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-/// Damages that are named of one tar; the rest is counted.
+/// Damages that are listed for one tar; the rest are counted.
 const DAMAGES_PER_TAR_MAX: usize = 8;
 
-/// A manifest of 256 objects has about 40 KB.
-const MANIFEST_BYTES_MAX: u64 = 1024 * 1024;
-
-/// What is read of a tar at once, in bytes.
+/// One read from a tar, in bytes.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Where an archive is read from.
-pub trait ArchiveFiles: Sync {
-    /// The bytes of a file as a stream; `None` where it is not there.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    fn open(&self, name: &str) -> io::Result<Option<Box<dyn Read>>>;
-
-    /// Whether a file is there.
-    fn has(&self, name: &str) -> bool;
-}
-
-impl ArchiveFiles for Path {
-    fn open(&self, name: &str) -> io::Result<Option<Box<dyn Read>>> {
-        match File::open(self.join(name)) {
-            Ok(file) => Ok(Some(Box::new(file))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.join(name).exists()
-    }
-}
-
-impl ArchiveFiles for PathBuf {
-    fn open(&self, name: &str) -> io::Result<Option<Box<dyn Read>>> {
-        self.as_path().open(name)
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.as_path().has(name)
-    }
-}
-
-/// Something that is not as it should be.
+/// Something that is wrong with a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Damage {
     /// The file.
@@ -79,35 +41,36 @@ impl fmt::Display for Damage {
     }
 }
 
-/// What was read.
+/// What was read, and what is wrong with it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Verdict {
     /// Prefixes whose tar was read.
     pub prefixes: usize,
-    /// Ranges that are whole and valid.
+    /// Valid ranges.
     pub ranges: u64,
     /// Their hashes.
     pub hashes: u64,
-    /// The tars' bytes.
+    /// The tars' length in bytes.
     pub tar_bytes: u64,
     /// Everything that is wrong, in order.
     pub damages: Vec<Damage>,
 }
 
-/// Reads an archive (a folder is a [`Path`]) until `stop`. Blocks. `on_prefixes` is told how many prefixes there are to be
-/// read, `on_prefix` of every one that was.
+/// Verifies an archive until `shutdown`. It blocks, so its thread must not be one of `runtime`'s workers.
+/// `on_prefixes` gets the number of prefixes before the first is read; `on_prefix` is called after each.
 pub fn verify(
-    archive: &(impl ArchiveFiles + ?Sized),
-    stop: &CancellationToken,
+    archive: &dyn Archive,
+    runtime: &Handle,
+    shutdown: &CancellationToken,
     on_prefixes: impl FnOnce(usize),
     on_prefix: impl Fn() + Sync,
 ) -> Verdict {
     let mut verdict = Verdict::default();
-    let manifest = read_manifest(archive).map_err(|damage| verdict.damages.push(damage));
-    let prefixes = prefixes_in(archive, manifest.as_ref().ok());
+    let manifest = read_manifest(archive, runtime).map_err(|damage| verdict.damages.push(damage));
+    let prefixes = prefixes_in(archive, runtime, manifest.as_ref().ok());
     on_prefixes(prefixes.len());
-    let results = workers::for_each(&prefixes, stop, |prefix| {
-        let result = verify_prefix(archive, prefix);
+    let results = workers::for_each(&prefixes, shutdown, |prefix| {
+        let result = verify_prefix(archive, runtime, prefix);
         on_prefix();
         result
     });
@@ -130,39 +93,24 @@ pub fn verify(
     verdict
 }
 
-fn read_manifest(archive: &(impl ArchiveFiles + ?Sized)) -> Result<Manifest, Damage> {
-    read_json(archive, MANIFEST_NAME, MANIFEST_BYTES_MAX).map_err(|what| Damage {
+fn read_manifest(archive: &dyn Archive, runtime: &Handle) -> Result<Manifest, Damage> {
+    let problem = match runtime.block_on(archive.manifest()) {
+        Ok(Some(manifest)) => return Ok(manifest),
+        Ok(None) => "is missing: the archive is incomplete, or this is not an archive".to_owned(),
+        Err(error) => error.problem(),
+    };
+    Err(Damage {
         file: MANIFEST_NAME.to_owned(),
-        what: match what {
-            JsonError::Absent => {
-                "is missing: the archive is not complete, or this is none".to_owned()
-            }
-            JsonError::Other(what) => what,
-        },
+        what: problem,
     })
 }
 
-enum JsonError {
-    Absent,
-    Other(String),
-}
-
-fn read_json<T: DeserializeOwned>(
-    archive: &(impl ArchiveFiles + ?Sized),
-    name: &str,
-    bytes_max: u64,
-) -> Result<T, JsonError> {
-    let file = match archive.open(name) {
-        Ok(Some(file)) => file,
-        Ok(None) => return Err(JsonError::Absent),
-        Err(error) => return Err(JsonError::Other(format!("cannot be read: {error}"))),
-    };
-    serde_json::from_reader(BufReader::new(file.take(bytes_max)))
-        .map_err(|error| JsonError::Other(format!("is not valid: {error}")))
-}
-
-/// What the manifest names, and what lies there without being named.
-fn prefixes_in(archive: &(impl ArchiveFiles + ?Sized), manifest: Option<&Manifest>) -> Vec<Prefix> {
+/// The prefixes that the manifest names, and those that have a tar without being named.
+fn prefixes_in(
+    archive: &dyn Archive,
+    runtime: &Handle,
+    manifest: Option<&Manifest>,
+) -> Vec<Prefix> {
     Prefix::all()
         .filter(|prefix| {
             let is_named = manifest.is_some_and(|manifest| {
@@ -171,7 +119,7 @@ fn prefixes_in(archive: &(impl ArchiveFiles + ?Sized), manifest: Option<&Manifes
                     .iter()
                     .any(|object| object.prefix == *prefix)
             });
-            is_named || archive.has(&object_name(*prefix))
+            is_named || runtime.block_on(archive.has_tar(*prefix)).unwrap_or(false)
         })
         .collect()
 }
@@ -201,18 +149,18 @@ fn check_manifest(
             .get(prefix)
             .is_some_and(|reported| reported != *object)
         {
-            damage(format!("says of {prefix} something else than its report"));
+            damage(format!("contradicts the report of {prefix}"));
         }
     }
     for prefix in reported.keys().filter(|prefix| !named.contains_key(prefix)) {
-        damage(format!("does not name {prefix}, which is there"));
+        damage(format!("does not name {prefix}, which is in the archive"));
     }
     if named.len() == reported.len() && totals != manifest.totals {
-        damage("has totals that are not the sums of the reports".to_owned());
+        damage("has totals that are not the sums over the reports".to_owned());
     }
 }
 
-/// What was found of one prefix.
+/// What was found in one prefix.
 #[derive(Default)]
 struct PrefixResult {
     report: Option<Report>,
@@ -222,26 +170,24 @@ struct PrefixResult {
     damages: Vec<Damage>,
 }
 
-fn verify_prefix(archive: &(impl ArchiveFiles + ?Sized), prefix: Prefix) -> PrefixResult {
+fn verify_prefix(archive: &dyn Archive, runtime: &Handle, prefix: Prefix) -> PrefixResult {
     let mut result = PrefixResult::default();
-    let report_file = report_name(prefix);
-    match read_json::<Report>(archive, &report_file, REPORT_BYTES_MAX as u64) {
-        Ok(report) if report.prefix == prefix => result.report = Some(report),
-        Ok(_) => result.damages.push(Damage {
-            file: report_file,
-            what: "is about another prefix".to_owned(),
-        }),
-        Err(error) => result.damages.push(Damage {
-            file: report_file,
-            what: match error {
-                JsonError::Absent => "is missing".to_owned(),
-                JsonError::Other(what) => what,
-            },
-        }),
-    }
-    let file = object_name(prefix);
+    let problem = match runtime.block_on(archive.report(prefix)) {
+        Ok(Some(report)) if report.prefix == prefix => {
+            result.report = Some(report);
+            None
+        }
+        Ok(Some(_)) => Some("describes another prefix".to_owned()),
+        Ok(None) => Some("is missing".to_owned()),
+        Err(error) => Some(error.problem()),
+    };
+    result.damages.extend(problem.map(|what| Damage {
+        file: report_name(prefix),
+        what,
+    }));
+    let file = tar_name(prefix);
     let mut damages = Vec::new();
-    match archive.open(&file) {
+    match runtime.block_on(archive.open_tar(prefix)) {
         Ok(Some(tar)) => {
             let read = read_tar(tar, prefix, result.report.as_ref(), &mut damages);
             result.ranges = read.ranges;
@@ -252,7 +198,7 @@ fn verify_prefix(archive: &(impl ArchiveFiles + ?Sized), prefix: Prefix) -> Pref
             }
         }
         Ok(None) => damages.push("is missing".to_owned()),
-        Err(error) => damages.push(format!("cannot be read: {error}")),
+        Err(error) => damages.push(error.problem()),
     }
     if let Some(more) = damages.len().checked_sub(DAMAGES_PER_TAR_MAX + 1) {
         damages.truncate(DAMAGES_PER_TAR_MAX);
@@ -267,7 +213,7 @@ fn verify_prefix(archive: &(impl ArchiveFiles + ?Sized), prefix: Prefix) -> Pref
     result
 }
 
-/// What was read of one tar.
+/// What was read from one tar.
 #[derive(Default)]
 struct TarRead {
     ranges: u64,
@@ -277,7 +223,7 @@ struct TarRead {
     crc32c: Option<Crc32c>,
 }
 
-/// Reads through, and keeps the checksum of what came through.
+/// A reader that computes the checksum of what passes through it.
 struct Checksummed<Source> {
     source: Source,
     crc32c: u32,
@@ -294,7 +240,7 @@ impl<Source: Read> Read for Checksummed<Source> {
 }
 
 fn read_tar(
-    file: Box<dyn Read>,
+    file: TarReader,
     prefix: Prefix,
     report: Option<&Report>,
     damages: &mut Vec<String>,
@@ -311,7 +257,7 @@ fn read_tar(
     let mut rest = archive.into_inner();
     match read_zeros(&mut rest) {
         Ok(true) => {}
-        Ok(false) => damages.push("has something else than zeros after its end".to_owned()),
+        Ok(false) => damages.push("has data after its end marker".to_owned()),
         Err(error) => damages.push(format!("cannot be read to its end: {error}")),
     }
     read.tar_bytes = rest.bytes;
@@ -320,7 +266,7 @@ fn read_tar(
 }
 
 fn read_entries(
-    archive: &mut tar::Archive<Checksummed<BufReader<Box<dyn Read>>>>,
+    archive: &mut tar::Archive<Checksummed<BufReader<TarReader>>>,
     prefix: Prefix,
     report: Option<&Report>,
     read: &mut TarRead,
@@ -343,9 +289,7 @@ fn read_entries(
         let size = body.len() as u64;
         let reported = report.and_then(|report| report.range_bytes.get(usize::from(range.index())));
         if reported.is_some_and(|reported| u64::from(*reported) != size) {
-            damages.push(format!(
-                "range {range} has another size than its report says"
-            ));
+            damages.push(format!("range {range} has another size than in its report"));
         }
         let mut check = RangeCheck::new();
         match check.push(&body).and_then(|()| check.finish()) {
@@ -375,18 +319,18 @@ fn header_fault(header: &tar::Header, path: &[u8], range: RangeName) -> Option<S
         && header.gid().ok() == Some(0);
     if !is_plain {
         return Some(format!(
-            "has an entry {name} that is no plain file of mode 0644 and owner 0"
+            "has an entry {name} that is not a regular file of mode 0644 and owner 0"
         ));
     }
     match header.size() {
         Ok(size) if size <= RANGE_BYTES_MAX as u64 => None,
         _ => Some(format!(
-            "has an entry {name} that is larger than a range may be"
+            "has an entry {name} that is larger than {RANGE_BYTES_MAX} bytes"
         )),
     }
 }
 
-/// Reads to the end; answers whether all of it was zeros.
+/// Reads to the end and returns whether all of it was zeros.
 fn read_zeros(source: &mut impl Read) -> io::Result<bool> {
     let mut buffer = vec![0; READ_BYTES];
     let mut all_zeros = true;
@@ -401,7 +345,7 @@ fn read_zeros(source: &mut impl Read) -> io::Result<bool> {
 fn compare(read: &TarRead, report: &Report, damages: &mut Vec<String>) {
     if read.tar_bytes != report.content_length {
         damages.push(format!(
-            "has {} bytes, but its report says {}",
+            "has {} bytes, but {} in its report",
             read.tar_bytes, report.content_length
         ));
     }
@@ -409,7 +353,7 @@ fn compare(read: &TarRead, report: &Report, damages: &mut Vec<String>) {
         && crc32c != report.crc32c
     {
         damages.push(format!(
-            "has CRC32C {crc32c}, but its report says {}",
+            "has CRC32C {crc32c}, but {} in its report",
             report.crc32c
         ));
     }
@@ -417,7 +361,6 @@ fn compare(read: &TarRead, report: &Report, damages: &mut Vec<String>) {
         && read.data_bytes == report.data_bytes
         && read.ranges == u64::from(report.ranges);
     if damages.is_empty() && !is_summed {
-        damages
-            .push("has other numbers of ranges, hashes or bytes than its report says".to_owned());
+        damages.push("has other counts of ranges, hashes or bytes than its report".to_owned());
     }
 }

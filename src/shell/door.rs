@@ -1,16 +1,16 @@
-//! The door: takes a request for what it is, and answers with an error before anything is fetched, or with
-//! the events of an invocation. What the invocation does is left to it.
+//! Admits or rejects a request, then answers with the events of its invocation.
 
 use super::events::Events;
 use super::incoming::BodyReader;
 use super::invocation;
-use crate::configuration::Configuration;
-use crate::failure::{Failure, FailureKind};
-use crate::job::{EVENTS_CONTENT_TYPE, Event, JOB_CONTENT_TYPE, Job};
 use crate::limits::JOB_BYTES_MAX;
+use crate::protocol::configuration::Configuration;
+use crate::protocol::event::{EVENTS_CONTENT_TYPE, Event};
+use crate::protocol::failure::{Failure, FailureKind};
+use crate::protocol::job::{JOB_CONTENT_TYPE, Job};
 use spin_sdk::http::{Fields, IncomingRequest, Method, OutgoingResponse, ResponseOutparam};
 
-/// Why a request is turned away.
+/// Why a request is rejected.
 struct Refusal {
     status: u16,
     failure: Failure,
@@ -20,7 +20,7 @@ impl Refusal {
     fn bad_job(status: u16, message: impl Into<String>) -> Self {
         Self {
             status,
-            failure: Failure::lasting(FailureKind::BadJob, message),
+            failure: Failure::permanent(FailureKind::BadJob, message),
         }
     }
 }
@@ -43,19 +43,20 @@ pub(super) async fn answer(request: IncomingRequest, response: ResponseOutparam)
             sent: failed.sent.map(Box::new),
         },
     };
-    // Where the caller is gone, nobody is left to be told so.
+    // A caller that has disconnected cannot receive the error.
     let _ = events.finish(&event).await;
 }
 
-/// Lets a request in that is in order. Nothing of it is read before its token was looked at.
+/// Checks the token, then reads and validates the job. The body of a request without the token is
+/// never read.
 async fn admit(request: IncomingRequest) -> Result<(Job, Configuration), Refusal> {
     let configuration = Configuration::from_environment(std::env::vars()).map_err(|error| {
-        tell_operator(&error.to_string());
+        log_error(&error.to_string());
         Refusal {
             status: 500,
-            failure: Failure::lasting(
+            failure: Failure::permanent(
                 FailureKind::Configuration,
-                "the component is not configured; its log says what is missing",
+                "the component is not configured; its log has the reason",
             ),
         }
     })?;
@@ -68,15 +69,14 @@ async fn admit(request: IncomingRequest) -> Result<(Job, Configuration), Refusal
     if !is_admitted {
         return Err(Refusal {
             status: 401,
-            failure: Failure::lasting(
+            failure: Failure::permanent(
                 FailureKind::Unauthorized,
                 "the component did not admit this token",
             ),
         });
     }
     if !matches!(request.method(), Method::Post) {
-        let message = "a job is sent by POST";
-        return Err(Refusal::bad_job(405, message));
+        return Err(Refusal::bad_job(405, "a job is sent by POST"));
     }
     check_head(&headers)?;
     drop(headers);
@@ -102,8 +102,8 @@ fn check_head(headers: &Fields) -> Result<(), Refusal> {
         let message = format!("a job's content-type is {JOB_CONTENT_TYPE}");
         return Err(Refusal::bad_job(415, message));
     }
-    let stated = header("content-length").and_then(|text| text.parse::<u64>().ok());
-    if stated.is_some_and(|bytes| bytes > JOB_BYTES_MAX as u64) {
+    let content_length = header("content-length").and_then(|text| text.parse::<u64>().ok());
+    if content_length.is_some_and(|bytes| bytes > JOB_BYTES_MAX as u64) {
         return Err(too_large());
     }
     Ok(())
@@ -114,7 +114,7 @@ fn too_large() -> Refusal {
 }
 
 async fn read_job(request: IncomingRequest) -> Result<Vec<u8>, Refusal> {
-    let unreadable = || Refusal::bad_job(400, "the request's body could not be read");
+    let unreadable = || Refusal::bad_job(400, "the request body could not be read");
     let body = request.consume().map_err(|()| unreadable())?;
     let stream = body.stream().map_err(|()| unreadable())?;
     let mut reader = BodyReader::new(stream, body);
@@ -138,7 +138,7 @@ async fn refuse(refusal: Refusal, response: ResponseOutparam) {
     }
 }
 
-/// Sends the head of the answer and gives the stream for its body.
+/// Sends the head of the answer and opens the stream for its body.
 fn begin(response: ResponseOutparam, status: u16, content_type: &str) -> Option<Events> {
     let headers = [("content-type".to_owned(), content_type.as_bytes().to_vec())];
     let answer = OutgoingResponse::new(Fields::from_list(&headers).ok()?);
@@ -150,8 +150,8 @@ fn begin(response: ResponseOutparam, status: u16, content_type: &str) -> Option<
 
 #[expect(
     clippy::print_stderr,
-    reason = "standard error is the log of a component, on every host"
+    reason = "stderr is the component's log on every host"
 )]
-fn tell_operator(message: &str) {
+fn log_error(message: &str) {
     eprintln!("prefix-tar: {message}");
 }

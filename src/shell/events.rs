@@ -1,10 +1,10 @@
-//! The answer: a stream of events, a line of JSON each. What has happened is left to the invocation.
+//! Writes the answer: a stream of events, one line of JSON each.
 //!
-//! Progress is offered and may be left out where the caller does not read; the final event is waited for.
+//! A progress event is dropped if the caller does not read. The final event waits until it does.
 
 use super::reactor::Readiness;
-use crate::job::Event;
 use crate::limits::PROGRESS_INTERVAL;
+use crate::protocol::event::Event;
 use spin_sdk::http::OutgoingBody;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -12,18 +12,19 @@ use std::task::{Context, Poll};
 use wasi::clocks::monotonic_clock;
 use wasi::io::streams::OutputStream;
 
-/// The caller does not listen any more.
+/// The caller has disconnected.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CallerGone;
 
-/// How far the invocation is.
+/// The progress of an invocation.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     pub(super) ranges: Cell<u32>,
     pub(super) data_bytes: Cell<u64>,
 }
 
-/// The stream of events. Fields drop in this order: each before what it belongs to.
+/// The stream of events. Fields drop in this order: WASI requires each to be dropped before its
+/// parent.
 pub(super) struct Events {
     readiness: RefCell<Readiness>,
     stream: OutputStream,
@@ -32,7 +33,7 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// The events of the answer with this body; `None` where the host gives no stream for it.
+    /// Writes to the answer's body; `None` if the host provides no stream for it.
     pub(super) fn of_answer(body: OutgoingBody) -> Option<Self> {
         Some(Self {
             readiness: RefCell::default(),
@@ -42,7 +43,7 @@ impl Events {
         })
     }
 
-    /// Tells how far the invocation is, unless the caller has not read what it was told before.
+    /// Sends a progress event, unless the stream is full.
     pub(super) fn offer_progress(&self) -> Result<(), CallerGone> {
         let event = Event::Progress {
             ranges: self.progress.ranges.get(),
@@ -57,8 +58,8 @@ impl Events {
         Ok(())
     }
 
-    /// Offers progress at every interval, so that the answer is never silent for longer. Ends only when the
-    /// caller is gone.
+    /// Offers progress at every interval, so that the answer is never silent for longer. Ends only
+    /// when the caller has disconnected.
     pub(super) async fn keep_alive(&self) -> CallerGone {
         let interval = u64::try_from(PROGRESS_INTERVAL.as_nanos()).unwrap_or(u64::MAX);
         loop {
@@ -73,7 +74,7 @@ impl Events {
         }
     }
 
-    /// Sends the last event and ends the answer.
+    /// Sends the final event and ends the answer.
     pub(super) async fn finish(self, event: &Event) -> Result<(), CallerGone> {
         let line = to_line(event);
         let mut sent = 0;
@@ -116,13 +117,13 @@ impl Events {
 }
 
 fn to_line(event: &Event) -> Vec<u8> {
-    // An event has string keys and finite numbers, so its serialization cannot fail.
+    // An event has only string keys, so its serialization cannot fail.
     let mut line = serde_json::to_vec(event).unwrap_or_default();
     line.push(b'\n');
     line
 }
 
-/// The linear memory that the instance has, in bytes. It never shrinks, so it is also the peak.
+/// The instance's linear memory, in bytes. It never shrinks, so this is also the peak.
 pub(super) fn linear_memory_bytes() -> u64 {
     const PAGE_BYTES: u64 = 64 * 1024;
     core::arch::wasm32::memory_size::<0>() as u64 * PAGE_BYTES

@@ -1,5 +1,4 @@
-//! Bodies that come in, piece by piece: of responses and of the job's request.
-//! How much is read, and what it means, is left to the caller.
+//! Reads the bodies of responses and of the job's request, piece by piece.
 
 use super::reactor::Readiness;
 use std::future::poll_fn;
@@ -8,7 +7,8 @@ use wasi::http::types::{ErrorCode, IncomingBody, IncomingResponse, http_error_co
 use wasi::io::error::Error as IoError;
 use wasi::io::streams::{InputStream, StreamError};
 
-/// A body that is read. Fields drop in this order: each before what it belongs to.
+/// A body being read. Fields drop in this order: WASI requires each to be dropped before its
+/// parent.
 pub(super) struct BodyReader<Body> {
     readiness: Readiness,
     stream: InputStream,
@@ -16,7 +16,7 @@ pub(super) struct BodyReader<Body> {
 }
 
 impl BodyReader<IncomingBody> {
-    /// The body of a response; `None` where it was taken before.
+    /// The body of a response; `None` if it was taken before.
     pub(super) fn of_response(response: &IncomingResponse) -> Option<Self> {
         let body = response.consume().ok()?;
         Some(Self::new(body.stream().ok()?, body))
@@ -24,7 +24,7 @@ impl BodyReader<IncomingBody> {
 }
 
 impl<Body> BodyReader<Body> {
-    /// The reader of a body's stream, which keeps the body for as long.
+    /// Reads `stream`, and keeps `body`, its parent, alive.
     pub(super) const fn new(stream: InputStream, body: Body) -> Self {
         Self {
             readiness: Readiness::new(),
@@ -58,7 +58,7 @@ impl<Body> BodyReader<Body> {
     }
 }
 
-/// What a failed read means. wasmtime 48 has a code for no error of a body, only a text for people.
+/// The code of a failed read. wasmtime 48 provides none for errors of a body, only a debug text.
 fn code_of(error: &IoError) -> ErrorCode {
     http_error_code(error).unwrap_or_else(|| {
         let is_timeout = error.to_debug_string().contains("timeout");
@@ -70,7 +70,7 @@ fn code_of(error: &IoError) -> ErrorCode {
     })
 }
 
-/// The beginning of a response's body, at most `bytes_max`, as text. What cannot be read is left out.
+/// The first `bytes_max` bytes of a response's body as text, as far as they can be read.
 pub(super) async fn read_text(response: &IncomingResponse, bytes_max: usize) -> String {
     let mut text = Vec::new();
     if let Some(mut reader) = BodyReader::of_response(response) {

@@ -1,10 +1,12 @@
-//! Outgoing HTTP requests, made by hand because the SDK's `send` sets no timeouts: opening them, waiting for
-//! the head of their response, and what their errors mean. What the response says is left to the caller.
+//! Sends HTTP requests, waits for the response's head and translates transport errors.
+//!
+//! The SDK's `send` passes no request options, so it cannot set timeouts. This calls the outgoing
+//! handler directly.
 
 use super::reactor::Readiness;
-use crate::failure::{Failure, FailureKind};
+use crate::engine::retry::retry_after;
 use crate::limits::RETRY_AFTER_BYTES_MAX;
-use crate::retry::retry_after;
+use crate::protocol::failure::{CERTIFICATE_NOT_TRUSTED, Failure, FailureKind};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 use wasi::http::types::{
@@ -19,7 +21,7 @@ pub(super) struct Target<'target> {
     pub(super) path_and_query: &'target str,
 }
 
-/// How long a request may take.
+/// The timeouts of a request.
 pub(super) struct Timeouts {
     pub(super) connect: Duration,
     pub(super) first_byte: Duration,
@@ -31,7 +33,7 @@ impl Timeouts {
         let nanoseconds =
             |duration: Duration| Some(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
         let options = RequestOptions::new();
-        // A host may refuse to have one of them set; its own timeouts hold then.
+        // A host may reject any of them and apply its own.
         let _ = options.set_connect_timeout(nanoseconds(self.connect));
         let _ = options.set_first_byte_timeout(nanoseconds(self.first_byte));
         let _ = options.set_between_bytes_timeout(nanoseconds(self.between_bytes));
@@ -39,7 +41,7 @@ impl Timeouts {
     }
 }
 
-/// A request that is not sent yet; `None` where the host takes the method or the target for malformed.
+/// Builds a request; `None` if the host rejects the method or the target as malformed.
 pub(super) fn request(
     method: &Method,
     target: &Target<'_>,
@@ -51,7 +53,7 @@ pub(super) fn request(
         Scheme::Http
     };
     let request = OutgoingRequest::new(headers);
-    // GET is what a request is made with (wasi:http/types), and most are that: a call to the host less.
+    // A new request is a GET (wasi:http/types), and most stay one. This saves a call to the host.
     if !matches!(method, Method::Get) {
         request.set_method(method).ok()?;
     }
@@ -63,7 +65,8 @@ pub(super) fn request(
     Some(request)
 }
 
-/// A response whose head is waited for. Fields drop in this order: the wait before what it waits for.
+/// A response whose head has not arrived yet. Fields drop in this order: WASI requires a pollable
+/// to be dropped before its parent.
 pub(super) struct PendingResponse {
     readiness: Readiness,
     future: FutureIncomingResponse,
@@ -77,7 +80,7 @@ impl PendingResponse {
         }
     }
 
-    /// The response if it is there. Not to be called again once it was.
+    /// The response, if it has arrived. Must not be called again after that.
     pub(super) fn take(&self) -> Option<Result<IncomingResponse, ErrorCode>> {
         self.future.get().map(|taken| {
             taken.unwrap_or_else(|()| {
@@ -107,7 +110,7 @@ impl PendingResponse {
     }
 }
 
-/// The first value of a header, where it is text.
+/// The first value of a header, if it is UTF-8.
 pub(super) fn header(headers: &Fields, name: &str) -> Option<String> {
     headers
         .get(&name.to_owned())
@@ -116,14 +119,14 @@ pub(super) fn header(headers: &Fields, name: &str) -> Option<String> {
         .and_then(|value| String::from_utf8(value).ok())
 }
 
-/// What a response's Retry-After asks for, where it has one that can be read.
-pub(super) fn stated_retry_after(headers: &Fields) -> Option<Duration> {
+/// The wait that a response's Retry-After asks for; `None` if it is absent or malformed.
+pub(super) fn parsed_retry_after(headers: &Fields) -> Option<Duration> {
     header(headers, "retry-after")
         .filter(|value| value.len() <= RETRY_AFTER_BYTES_MAX)
         .and_then(|value| retry_after(&value, SystemTime::now()))
 }
 
-/// Which end of the way a request went to.
+/// The server that a request goes to.
 #[derive(Clone, Copy)]
 pub(super) enum Peer {
     Source,
@@ -146,44 +149,40 @@ impl Peer {
     }
 }
 
-/// What a transport error means. `tried` is the beginning of the sentence: `GET http://127.0.0.1:8080`.
-pub(super) fn transport_failure(peer: Peer, tried: &str, code: &ErrorCode) -> Failure {
-    let (what, is_timeout, is_lasting) = match code {
+/// Translates a transport error. `operation` begins the message: `GET from http://127.0.0.1:8080`.
+pub(super) fn transport_failure(peer: Peer, operation: &str, code: &ErrorCode) -> Failure {
+    let (reason, is_timeout, is_permanent) = match code {
         ErrorCode::ConnectionRefused => {
             ("the connection was refused; is it running?", false, false)
         }
-        ErrorCode::DnsTimeout => ("the name look-up timed out", true, false),
+        ErrorCode::DnsTimeout => ("the DNS lookup timed out", true, false),
         ErrorCode::DnsError(_) | ErrorCode::DestinationNotFound => {
             ("the host name was not found", false, false)
         }
-        ErrorCode::ConnectionTimeout => ("no connection in time", true, false),
+        ErrorCode::ConnectionTimeout => ("the connection timed out", true, false),
         ErrorCode::ConnectionReadTimeout | ErrorCode::HttpResponseTimeout => {
-            ("no answer in time", true, false)
+            ("the response timed out", true, false)
         }
         ErrorCode::ConnectionTerminated | ErrorCode::HttpResponseIncomplete => {
             ("the connection was lost", false, false)
         }
         ErrorCode::HttpProtocolError => (
-            "the answer is no valid HTTP, or has too many headers; is this the right URL?",
+            "the answer is not valid HTTP, or has too many headers; is this the right URL?",
             false,
             false,
         ),
-        ErrorCode::TlsCertificateError => (
-            "its TLS certificate is not trusted; name the CA with --ca-file if it is a private one",
-            false,
-            true,
-        ),
+        ErrorCode::TlsCertificateError => (CERTIFICATE_NOT_TRUSTED, false, true),
         ErrorCode::TlsProtocolError | ErrorCode::TlsAlertReceived(_) => {
             ("the TLS handshake failed", false, true)
         }
         ErrorCode::HttpRequestDenied | ErrorCode::DestinationIpProhibited => (
-            "the component may not reach it; where it runs, outbound hosts have to be allowed",
+            "the component's host does not allow it; check its allowed outbound hosts",
             false,
             true,
         ),
         _ => {
-            let message = format!("{tried} failed: {code:?}");
-            return Failure::passing(peer.unreachable(), message);
+            let message = format!("{operation} failed: {code:?}");
+            return Failure::transient(peer.unreachable(), message);
         }
     };
     let kind = if is_timeout {
@@ -191,10 +190,10 @@ pub(super) fn transport_failure(peer: Peer, tried: &str, code: &ErrorCode) -> Fa
     } else {
         peer.unreachable()
     };
-    let message = format!("{tried} failed: {what}");
-    if is_lasting {
-        Failure::lasting(kind, message)
+    let message = format!("{operation} failed: {reason}");
+    if is_permanent {
+        Failure::permanent(kind, message)
     } else {
-        Failure::passing(kind, message)
+        Failure::transient(kind, message)
     }
 }

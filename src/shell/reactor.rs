@@ -1,8 +1,7 @@
-//! The loop that waits: polls one future, and sleeps on every pollable that it waits for, and until the earliest
-//! of the times that it waits for. What is waited for is left to the futures.
+//! Runs one future to completion: polls it, and sleeps until a pollable is ready or a timer is due.
 //!
-//! The SDK's own executor takes no notice of a wake that comes from within (a body given back to the pool
-//! wakes a range that waits for memory), and makes a new pollable for every wait.
+//! The SDK's executor misses a wake from inside the guest, such as memory returned to the pool that
+//! another range waits for. It also creates a new pollable for every wait.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -14,10 +13,10 @@ use std::time::Duration;
 use wasi::clocks::monotonic_clock;
 use wasi::io::poll::{Pollable, poll};
 
-/// Times that are waited for are rounded up to a multiple of this, so that one pollable serves many of them.
+/// Timers are rounded up to a multiple of this, so that one pollable serves many of them.
 const TIMER_GRAIN_NANOSECONDS: u64 = 20_000_000;
 
-/// One place in the list of what is waited for.
+/// A place in the list of pollables.
 enum Slot {
     Vacant,
     Waiting { pollable: Pollable, waker: Waker },
@@ -25,30 +24,30 @@ enum Slot {
 }
 
 thread_local! {
-    /// One invocation has one thread and one loop. The list is as long as the window and a few more.
+    /// An invocation has one thread and one loop. The list is slightly longer than the window.
     static SLOTS: RefCell<Vec<Slot>> = const { RefCell::new(Vec::new()) };
 
-    /// Who waits for a time. As long as the window and a few more.
+    /// The timers. The list is slightly longer than the window.
     static TIMERS: RefCell<Timers> = const { RefCell::new(Timers::new()) };
 }
 
 /// A point in time, in nanoseconds of the monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Moment(u64);
+pub(super) struct Instant(u64);
 
-impl Moment {
-    /// Now.
+impl Instant {
+    /// The current time.
     pub(super) fn now() -> Self {
         Self(monotonic_clock::now())
     }
 
-    /// So much later.
+    /// This time plus `duration`.
     pub(super) fn after(self, duration: Duration) -> Self {
         let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(nanoseconds))
     }
 
-    /// The time from `earlier` to this; nothing where it is not earlier.
+    /// The time since `earlier`; zero if `earlier` is later.
     pub(super) const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -64,15 +63,15 @@ impl Moment {
 
 struct Timer {
     id: u64,
-    at: Moment,
+    at: Instant,
     waker: Waker,
 }
 
 struct Timers {
     next_id: u64,
     waiting: Vec<Timer>,
-    /// The pollable for the earliest, kept for as long as that one is the earliest.
-    earliest: Option<(Moment, Pollable)>,
+    /// The earliest timer and its pollable, kept until another timer is the earliest.
+    earliest: Option<(Instant, Pollable)>,
 }
 
 impl Timers {
@@ -95,9 +94,9 @@ impl Timers {
         }
     }
 
-    /// Removes those whose time has come.
+    /// Removes the timers that are due and collects their wakers.
     fn take_due(&mut self, wakers: &mut Vec<Waker>) {
-        let now = Moment::now();
+        let now = Instant::now();
         self.waiting.retain(|timer| {
             let is_due = timer.at <= now;
             if is_due {
@@ -108,15 +107,15 @@ impl Timers {
     }
 }
 
-/// A wait for a time. Dropped, it is not waited for any more.
+/// Waits until a time. Dropping it cancels the wait.
 #[derive(Debug)]
 pub(super) struct Sleep {
-    at: Moment,
+    at: Instant,
     id: Option<u64>,
 }
 
 impl Sleep {
-    pub(super) const fn until(at: Moment) -> Self {
+    pub(super) const fn until(at: Instant) -> Self {
         Self {
             at: at.rounded_up(),
             id: None,
@@ -162,23 +161,23 @@ impl Drop for Sleep {
     }
 }
 
-/// What `work` gives, or `None` where it is not ready within `time`. It is dropped then. Work that is ready at once
-/// costs no look at the clock.
+/// The output of `work`, or `None` if it takes longer than `time`. Work that is ready at once does
+/// not read the clock.
 pub(super) async fn within<T>(time: Duration, work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
     let mut sleep = None;
     poll_fn(|context| match work.as_mut().poll(context) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
         Poll::Pending => {
-            let sleep = sleep.get_or_insert_with(|| Sleep::until(Moment::now().after(time)));
+            let sleep = sleep.get_or_insert_with(|| Sleep::until(Instant::now().after(time)));
             Pin::new(sleep).poll(context).map(|()| None)
         }
     })
     .await
 }
 
-/// A wait for one pollable at a time. It must be dropped before the resource that the pollable belongs to:
-/// make it the field before it.
+/// Waits for one pollable at a time. It must be dropped before the resource that the pollable
+/// belongs to, so declare it as an earlier field.
 #[derive(Debug, Default)]
 pub(super) struct Readiness {
     slot: Option<usize>,
@@ -189,7 +188,7 @@ impl Readiness {
         Self { slot: None }
     }
 
-    /// Ready once the pollable was; `subscribe` is asked for one only when none is being waited for.
+    /// Ready when the pollable is. `subscribe` is called only to begin a wait.
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -246,7 +245,7 @@ fn vacate(slots: &mut [Slot], slot: usize) {
     }
 }
 
-/// Set by every wake, so that a wake from within is not slept through.
+/// Set by every wake, so that the loop does not sleep after a wake from inside the guest.
 struct Woken(AtomicBool);
 
 impl Wake for Woken {
@@ -276,7 +275,7 @@ pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Sleeps until at least one of the pollables is ready or a time has come, then wakes who waits for it.
+/// Sleeps until a pollable is ready or a timer is due, then wakes the tasks that wait for it.
 fn wait() {
     let wakers =
         SLOTS.with_borrow_mut(|slots| TIMERS.with_borrow_mut(|timers| wait_for(slots, timers)));
@@ -300,7 +299,7 @@ fn wait_for(slots: &mut [Slot], timers: &mut Timers) -> Vec<Waker> {
     }
     assert!(
         !pollables.is_empty(),
-        "the invocation waits for something that nobody will wake it for"
+        "the invocation waits, but nothing can wake it"
     );
     let ready = poll(&pollables);
     drop(pollables);

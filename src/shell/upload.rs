@@ -1,24 +1,27 @@
-//! The PUT: a body of a declared length, written through one buffer, its checksum kept on the way and
-//! compared with the store's. Which entries are written, and when, is left to the invocation.
+//! Streams the tar into a PUT of a declared length and compares its checksum with the store's.
 //!
-//! Dropped before [`Upload::finish`], it aborts: the body is never ended cleanly short of its length.
+//! Dropping an [`Upload`] before [`Upload::finish`] aborts the request: a short body never ends
+//! cleanly.
 
 use super::incoming::read_text;
 use super::outgoing::{
-    Peer, PendingResponse, Target, Timeouts, header, request, stated_retry_after, transport_failure,
+    Peer, PendingResponse, Target, Timeouts, header, parsed_retry_after, request, transport_failure,
 };
 use super::reactor::{Readiness, within};
-use crate::checksum::Crc32cStream;
-use crate::chunk_pool::BodyBytes;
-use crate::failure::{Failure, FailureKind};
-use crate::job::{self, Crc32c};
+use crate::engine::checksum::Crc32cStream;
+use crate::engine::chunk_pool::BodyBytes;
+use crate::engine::tar;
 use crate::limits::{
     CONNECT_TIMEOUT, STORE_ERROR_BYTES_MAX, STORE_ERROR_TIME_MAX, UPLOAD_ANSWER_TIME_MAX,
     UPLOAD_BUFFER_BYTES, UPLOAD_STALL_TIME_MAX, UPLOAD_TIMEOUT,
 };
-use crate::prefix::RangeName;
-use crate::store_answer::{crc32c_of_goog_hash, error_code, is_passing_status, refusal};
-use crate::tar;
+use crate::protocol::crc32c::Crc32c;
+use crate::protocol::failure::{Failure, FailureKind};
+use crate::protocol::job;
+use crate::protocol::prefix::RangeName;
+use crate::protocol::store_answer::{
+    crc32c_of_goog_hash, error_code, is_transient_status, refusal,
+};
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -32,19 +35,22 @@ const TIMEOUTS: Timeouts = Timeouts {
     between_bytes: UPLOAD_TIMEOUT,
 };
 
+/// The only status that means that the object is stored.
+const OK: u16 = 200;
+
 const ZEROS: [u8; 4096] = [0; 4096];
 
-/// What was sent, and what the store said of it.
+/// What was sent, and how the store identifies it.
 pub(super) struct Stored {
     pub(super) crc32c: Crc32c,
     pub(super) generation: Option<String>,
     pub(super) etag: Option<String>,
 }
 
-/// Why nothing was stored, or it is not known whether it was.
+/// Why nothing was stored, or why the outcome is unknown.
 pub(super) struct NotStored {
     pub(super) failure: Failure,
-    /// What was sent, where all of it was.
+    /// What was sent, if all of it was.
     pub(super) sent: Option<Stored>,
 }
 
@@ -57,29 +63,31 @@ impl From<Failure> for NotStored {
     }
 }
 
-/// The PUT under way. Fields drop in this order: each before what it belongs to.
+/// A PUT in progress. Fields drop in this order: WASI requires each to be dropped before its
+/// parent.
 pub(super) struct Upload {
     readiness: Readiness,
     stream: Option<OutputStream>,
     body: Option<OutgoingBody>,
     response: PendingResponse,
-    /// What the tar has next and the body has not.
+    /// The next bytes of the tar, not sent yet.
     buffer: Vec<u8>,
-    /// Of what was taken out of the buffer.
+    /// The checksum of the bytes that have left the buffer.
     checksum: Crc32cStream,
     content_length: u64,
-    /// Bytes of the tar that were put into the buffer, sent or not.
+    /// Bytes of the tar so far, sent or in the buffer.
     tar_bytes: u64,
-    tried: String,
+    /// What each failure message begins with.
+    operation: String,
 }
 
 impl Upload {
-    /// Opens the PUT and declares its length.
+    /// Starts the PUT and declares its length.
     pub(super) fn open(upload: &job::Upload, content_length: u64) -> Result<Self, Failure> {
         let url = &upload.url;
-        let tried = format!("PUT of {} to {}", url.path(), url.authority());
-        let refused =
-            |what: &str| Failure::lasting(FailureKind::BadJob, format!("{tried}: {what}"));
+        let operation = format!("PUT of {} to {}", url.path(), url.authority());
+        let rejected =
+            |what: &str| Failure::permanent(FailureKind::BadJob, format!("{operation}: {what}"));
         let mut headers: Vec<(String, Vec<u8>)> = upload
             .headers
             .iter()
@@ -88,22 +96,22 @@ impl Upload {
         let length = content_length.to_string().into_bytes();
         headers.push(("content-length".to_owned(), length));
         let headers = Fields::from_list(&headers)
-            .map_err(|_| refused("the host refused one of the job's upload headers"))?;
+            .map_err(|_| rejected("the host rejected one of the job's upload headers"))?;
         let target = Target {
             is_https: url.is_https(),
             authority: url.authority().as_str(),
-            path_and_query: url.expose_path_and_query_to_the_wire(),
+            path_and_query: url.expose_path_and_query(),
         };
         let request = request(&Method::Put, &target, headers)
-            .ok_or_else(|| refused("the host refused the signed URL"))?;
+            .ok_or_else(|| rejected("the host rejected the signed URL"))?;
         let body = request
             .body()
-            .map_err(|()| refused("the host gave no body for the PUT"))?;
+            .map_err(|()| rejected("the host provided no request body"))?;
         let stream = body
             .write()
-            .map_err(|()| refused("the host gave no stream for the PUT's body"))?;
+            .map_err(|()| rejected("the host provided no stream for the request body"))?;
         let response = outgoing_handler::handle(request, Some(TIMEOUTS.to_options()))
-            .map_err(|code| transport_failure(Peer::Store, &tried, &code))?;
+            .map_err(|code| transport_failure(Peer::Store, &operation, &code))?;
         Ok(Self {
             readiness: Readiness::new(),
             stream: Some(stream),
@@ -113,11 +121,11 @@ impl Upload {
             checksum: Crc32cStream::new(),
             content_length,
             tar_bytes: 0,
-            tried,
+            operation,
         })
     }
 
-    /// Whether an entry of `size_bytes` and the end marker still fit into the declared length.
+    /// Whether an entry with `size_bytes` of data and the end marker fit into the declared length.
     pub(super) const fn fits(&self, size_bytes: u64) -> bool {
         self.tar_bytes + tar::entry_bytes(size_bytes) + tar::END_BYTES <= self.content_length
     }
@@ -131,8 +139,8 @@ impl Upload {
     ) -> Result<(), Failure> {
         let size_bytes = body.len() as u64;
         let entry = tar::entry_header(range, size_bytes, modified_seconds).map_err(|error| {
-            let message = format!("the tar's header cannot be written: {error}");
-            Failure::lasting(FailureKind::RangeInvalid, message).at(range)
+            let message = format!("the tar header cannot be encoded: {error}");
+            Failure::permanent(FailureKind::RangeInvalid, message).at(range)
         })?;
         self.write(&entry).await?;
         for piece in body.pieces() {
@@ -169,36 +177,41 @@ impl Upload {
         self.checksum.push(&self.buffer);
         let mut sent = 0;
         let sending = poll_fn(|context| self.poll_send(context, &mut sent));
-        let broken = within(UPLOAD_STALL_TIME_MAX, sending).await;
+        let interrupted = within(UPLOAD_STALL_TIME_MAX, sending).await;
         self.buffer.clear();
-        let response = match broken {
+        let response = match interrupted {
             Some(None) => return Ok(()),
-            Some(Some(Broken::Answered(response))) => response,
-            Some(Some(Broken::Closed)) => self.answer().await?,
-            None => return Err(self.stalled("took nothing of the body", UPLOAD_STALL_TIME_MAX)),
+            Some(Some(Interrupted::Answered(response))) => response,
+            Some(Some(Interrupted::Closed)) => self.answer().await?,
+            None => return Err(self.idle("accepted no data", UPLOAD_STALL_TIME_MAX)),
         };
         Err(self.early_answer(response).await)
     }
 
-    /// The store's response, or an error in its place.
+    /// Waits for the store's response.
     async fn answer(&mut self) -> Result<Result<IncomingResponse, ErrorCode>, Failure> {
         let response = poll_fn(|context| self.response.poll(context));
         let response = within(UPLOAD_ANSWER_TIME_MAX, response).await;
-        response.ok_or_else(|| self.stalled("did not answer", UPLOAD_ANSWER_TIME_MAX))
+        response.ok_or_else(|| self.idle("did not answer", UPLOAD_ANSWER_TIME_MAX))
     }
 
-    fn stalled(&self, what: &str, time: Duration) -> Failure {
-        let message = format!("{}: the store {what} for {} s", self.tried, time.as_secs());
-        Failure::passing(FailureKind::StoreTimeout, message)
+    fn idle(&self, what: &str, time: Duration) -> Failure {
+        let seconds = time.as_secs();
+        let message = format!("{}: the store {what} for {seconds} s", self.operation);
+        Failure::transient(FailureKind::StoreTimeout, message)
     }
 
-    fn poll_send(&mut self, context: &mut Context<'_>, sent: &mut usize) -> Poll<Option<Broken>> {
-        // A store that answers before it has the body (403, 412, 503) wants no more of it.
+    fn poll_send(
+        &mut self,
+        context: &mut Context<'_>,
+        sent: &mut usize,
+    ) -> Poll<Option<Interrupted>> {
+        // A store that answers early (403, 412, 503) does not read the rest of the body.
         if let Some(response) = self.response.take() {
-            return Poll::Ready(Some(Broken::Answered(response)));
+            return Poll::Ready(Some(Interrupted::Answered(response)));
         }
         let Some(stream) = &self.stream else {
-            return Poll::Ready(Some(Broken::Closed));
+            return Poll::Ready(Some(Interrupted::Closed));
         };
         while *sent < self.buffer.len() {
             let writable = match stream.check_write() {
@@ -210,32 +223,33 @@ impl Upload {
                 }
                 Ok(writable) => usize::try_from(writable).unwrap_or(usize::MAX),
                 Err(StreamError::Closed | StreamError::LastOperationFailed(_)) => {
-                    return Poll::Ready(Some(Broken::Closed));
+                    return Poll::Ready(Some(Interrupted::Closed));
                 }
             };
             let end = sent.saturating_add(writable).min(self.buffer.len());
             if stream.write(&self.buffer[*sent..end]).is_err() {
-                return Poll::Ready(Some(Broken::Closed));
+                return Poll::Ready(Some(Interrupted::Closed));
             }
             *sent = end;
         }
         Poll::Ready(None)
     }
 
-    fn lost(&self, code: &ErrorCode) -> Failure {
-        transport_failure(Peer::Store, &self.tried, code)
+    fn transport_failure(&self, code: &ErrorCode) -> Failure {
+        transport_failure(Peer::Store, &self.operation, code)
     }
 
+    /// The failure for an answer that arrived before the whole body was sent.
     async fn early_answer(&self, response: Result<IncomingResponse, ErrorCode>) -> Failure {
         match response {
-            Err(code) => self.lost(&code),
-            Ok(response) if response.status() == 200 => Failure::passing(
-                FailureKind::StoreStatus,
-                format!(
-                    "{} was answered 200 before the body was sent; nothing can be relied on",
-                    self.tried
-                ),
-            ),
+            Err(code) => self.transport_failure(&code),
+            Ok(response) if response.status() == OK => {
+                let message = format!(
+                    "{} was answered {OK} before the whole body was sent",
+                    self.operation
+                );
+                Failure::transient(FailureKind::StoreStatus, message).with_status(OK)
+            }
             Ok(response) => self.status_failure(&response).await,
         }
     }
@@ -243,25 +257,26 @@ impl Upload {
     async fn status_failure(&self, response: &IncomingResponse) -> Failure {
         let status = response.status();
         let code = read_error_code(response).await;
-        let message = refusal(&self.tried, "PUT", status, code.as_deref());
-        match status {
-            // A fresh job is signed for the generation that is there then.
-            412 => Failure::passing(FailureKind::StorePrecondition, message),
-            401 | 403 => Failure::lasting(FailureKind::StoreDenied, message),
+        let message = refusal(&self.operation, "PUT", status, code.as_deref());
+        let failure = match status {
+            // The next job is signed for the generation that exists then.
+            412 => Failure::transient(FailureKind::StorePrecondition, message),
+            401 | 403 => Failure::permanent(FailureKind::StoreDenied, message),
             300..=399 => {
                 let message = message + "; redirects are not followed";
-                Failure::lasting(FailureKind::StoreStatus, message)
+                Failure::permanent(FailureKind::StoreStatus, message)
             }
-            _ if is_passing_status(status) => Failure {
-                retry_after_seconds: stated_retry_after(&response.headers())
-                    .map(|asked| asked.as_secs()),
-                ..Failure::passing(FailureKind::StoreStatus, message)
+            _ if is_transient_status(status) => Failure {
+                retry_after_seconds: parsed_retry_after(&response.headers())
+                    .map(|wait| wait.as_secs()),
+                ..Failure::transient(FailureKind::StoreStatus, message)
             },
-            _ => Failure::lasting(FailureKind::StoreStatus, message),
-        }
+            _ => Failure::permanent(FailureKind::StoreStatus, message),
+        };
+        failure.with_status(status)
     }
 
-    /// Ends the tar, fills it up to the declared length and waits for the store's verdict.
+    /// Ends the tar, pads it to the declared length and checks the store's answer.
     pub(super) async fn finish(mut self) -> Result<Stored, NotStored> {
         let left = self.content_length.saturating_sub(self.tar_bytes);
         self.write_zeros(left).await?;
@@ -273,7 +288,7 @@ impl Upload {
             generation: None,
             etag: None,
         };
-        match self.verdict(&mut sent).await {
+        match self.confirm(&mut sent).await {
             Ok(()) => Ok(sent),
             Err(failure) => Err(NotStored {
                 failure,
@@ -282,13 +297,16 @@ impl Upload {
         }
     }
 
-    async fn verdict(&mut self, sent: &mut Stored) -> Result<(), Failure> {
+    /// Ends the request and compares the store's checksum. Fills in the generation and the ETag.
+    async fn confirm(&mut self, sent: &mut Stored) -> Result<(), Failure> {
         if let Some(body) = self.body.take() {
-            OutgoingBody::finish(body, None).map_err(|code| self.lost(&code))?;
+            OutgoingBody::finish(body, None).map_err(|code| self.transport_failure(&code))?;
         }
-        let response = self.answer().await?.map_err(|code| self.lost(&code))?;
-        let tried = &self.tried;
-        if response.status() != 200 {
+        let response = self
+            .answer()
+            .await?
+            .map_err(|code| self.transport_failure(&code))?;
+        if response.status() != OK {
             return Err(self.status_failure(&response).await);
         }
         let headers = response.headers();
@@ -299,32 +317,37 @@ impl Upload {
             .into_iter()
             .filter_map(|value| String::from_utf8(value).ok())
             .collect();
-        match crc32c_of_goog_hash(hashes.iter().map(String::as_str)) {
-            Some(stored) if stored == sent.crc32c => Ok(()),
-            Some(stored) => Err(Failure::passing(
+        let stored = crc32c_of_goog_hash(hashes.iter().map(String::as_str));
+        if stored == Some(sent.crc32c) {
+            return Ok(());
+        }
+        let operation = &self.operation;
+        let failure = match stored {
+            Some(stored) => Failure::transient(
                 FailureKind::StoreChecksum,
                 format!(
-                    "{tried} was stored with CRC32C {stored}, but what was sent has {}",
+                    "{operation} was stored with CRC32C {stored}, but the data sent have {}",
                     sent.crc32c
                 ),
-            )),
-            None => Err(Failure::lasting(
+            ),
+            None => Failure::permanent(
                 FailureKind::StoreChecksum,
                 format!(
-                    "{tried} was answered without a CRC32C in x-goog-hash; is this store GCS or compatible?"
+                    "{operation} was answered without a CRC32C in x-goog-hash; is this store GCS or compatible?"
                 ),
-            )),
-        }
+            ),
+        };
+        Err(failure.with_status(OK))
     }
 }
 
-/// Why a body takes no more bytes.
-enum Broken {
+/// Why the body accepts no more data.
+enum Interrupted {
     Answered(Result<IncomingResponse, ErrorCode>),
     Closed,
 }
 
-/// The `<Code>` of a store's XML error document, where it has one.
+/// The `<Code>` of the store's XML error document, if it has one.
 async fn read_error_code(response: &IncomingResponse) -> Option<String> {
     let text = read_text(response, STORE_ERROR_BYTES_MAX);
     let text = within(STORE_ERROR_TIME_MAX, text).await?;

@@ -2,53 +2,53 @@
 
 use crate::harness::nginx::Nginx;
 use crate::harness::source::{Reply, Source, valid_body};
-use crate::harness::{assert_extracts_to, files_of, generated, mirror, run, run_whole, tars_of};
+use crate::harness::{
+    assert_extracts_to, files_of, generated, run, run_config, run_whole, tars_of, verified,
+};
 use orchestrator::generate::HASHES_PER_RANGE;
-use orchestrator::verify::verify;
-use prefix_tar::job::Report;
-use prefix_tar::source::Encoding;
+use prefix_tar::protocol::report::Report;
+use prefix_tar::protocol::source::Encoding;
 use std::collections::BTreeMap;
-use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_ranges_give_the_same_tars_from_every_server_and_for_every_window() {
     let ranges = generated("00-01", HASHES_PER_RANGE);
     let archive = tempfile::tempdir().expect("a folder");
     let source = Source::of_folder(ranges.path()).await;
-    run_whole(mirror(&source.url(), archive.path(), "00-01")).await;
+    run_whole(run_config(&source.url(), archive.path(), "00-01")).await;
     assert_extracts_to(archive.path(), ranges.path());
     let tars = tars_of(archive.path());
     assert_eq!(tars.keys().collect::<Vec<_>>(), ["00.tar", "01.tar"]);
 
-    let same = async |change: &dyn Fn(&mut orchestrator::mirror::Mirror), what: &str| {
+    let same = async |change: &dyn Fn(&mut orchestrator::run::RunConfig), what: &str| {
         let other = tempfile::tempdir().expect("a folder");
-        let mut mirror = mirror(&source.url(), other.path(), "00-01");
-        change(&mut mirror);
-        run_whole(mirror).await;
+        let mut config = run_config(&source.url(), other.path(), "00-01");
+        change(&mut config);
+        run_whole(config).await;
         assert!(tars_of(other.path()) == tars, "{what} gives other tars");
     };
-    same(&|mirror| mirror.encoding = Some(Encoding::Gzip), "gzip").await;
+    same(&|config| config.encoding = Some(Encoding::Gzip), "gzip").await;
     for window in [1, 16, 64, 128] {
         let what = format!("window {window}");
-        same(&|mirror| mirror.settings.window = Some(window), &what).await;
+        same(&|config| config.dispatch.window = Some(window), &what).await;
     }
 
     let Some(nginx) = Nginx::start(ranges.path()) else {
         return;
     };
-    same(&|mirror| mirror.source = nginx.plain(), "nginx").await;
-    let gzip = |mirror: &mut orchestrator::mirror::Mirror| {
-        mirror.source = nginx.gzip();
-        mirror.encoding = Some(Encoding::Gzip);
+    same(&|config| config.source = nginx.plain(), "nginx").await;
+    let gzip = |config: &mut orchestrator::run::RunConfig| {
+        config.source = nginx.gzip();
+        config.encoding = Some(Encoding::Gzip);
     };
     same(&gzip, "nginx with gzip").await;
     let seen = nginx.protocols_seen();
     assert!(!seen.contains("HTTP/2.0"), "{seen:?}");
     for window in [1, 64, 128] {
-        let tls = |mirror: &mut orchestrator::mirror::Mirror| {
-            mirror.source = nginx.tls();
-            mirror.ca_file = Some(nginx.ca_file());
-            mirror.settings.window = Some(window);
+        let tls = |config: &mut orchestrator::run::RunConfig| {
+            config.source = nginx.tls();
+            config.ca_file = Some(nginx.ca_file());
+            config.dispatch.window = Some(window);
         };
         same(&tls, "nginx over TLS with HTTP/2 and a private CA").await;
     }
@@ -61,13 +61,13 @@ async fn an_archive_is_whole_with_its_reports_and_its_manifest() {
     let ranges = generated("AB,FF", 40);
     let archive = tempfile::tempdir().expect("a folder");
     let source = Source::of_folder(ranges.path()).await;
-    run_whole(mirror(&source.url(), archive.path(), "AB,FF")).await;
+    run_whole(run_config(&source.url(), archive.path(), "AB,FF")).await;
     let files = files_of(archive.path());
     assert_eq!(
         files.keys().collect::<Vec<_>>(),
         ["AB.json", "AB.tar", "FF.json", "FF.tar", "manifest.json"]
     );
-    let verdict = verify(archive.path(), &CancellationToken::new(), |_| (), || ());
+    let verdict = verified(archive.path());
     assert_eq!(verdict.damages, []);
     assert_eq!((verdict.prefixes, verdict.ranges), (2, 2 * 4096));
 
@@ -79,9 +79,9 @@ async fn an_archive_is_whole_with_its_reports_and_its_manifest() {
     // The report is an index of the tar: range 7FF is where the sizes before it say.
     let before: u64 = report.range_bytes[..0x7FF]
         .iter()
-        .map(|bytes| prefix_tar::tar::entry_bytes(u64::from(*bytes)))
+        .map(|bytes| prefix_tar::engine::tar::entry_bytes(u64::from(*bytes)))
         .sum();
-    let at = usize::try_from(before).expect("an offset") + prefix_tar::tar::BLOCK_BYTES;
+    let at = usize::try_from(before).expect("an offset") + prefix_tar::engine::tar::BLOCK_BYTES;
     let body = std::fs::read(ranges.path().join("AB7FF.txt")).expect("a range");
     assert!(files["AB.tar"][at..].starts_with(&body));
 }
@@ -91,11 +91,11 @@ async fn a_second_run_replaces_what_the_first_left() {
     let (first, second) = (generated("00", 30), generated("00", 60));
     let archive = tempfile::tempdir().expect("a folder");
     let source = Source::of_folder(first.path()).await;
-    run_whole(mirror(&source.url(), archive.path(), "00")).await;
+    run_whole(run_config(&source.url(), archive.path(), "00")).await;
     let source = Source::of_folder(second.path()).await;
-    run_whole(mirror(&source.url(), archive.path(), "00")).await;
+    run_whole(run_config(&source.url(), archive.path(), "00")).await;
     assert_extracts_to(archive.path(), second.path());
-    let verdict = verify(archive.path(), &CancellationToken::new(), |_| (), || ());
+    let verdict = verified(archive.path());
     assert_eq!(verdict.damages, []);
 }
 
@@ -109,15 +109,15 @@ async fn data_that_outgrow_the_estimate_are_stored_by_the_second_attempt() {
     })
     .await;
     let archive = tempfile::tempdir().expect("a folder");
-    let mirrored = run_whole(mirror(&source.url(), archive.path(), "00")).await;
-    let attempts: Vec<u32> = mirrored
+    let run = run_whole(run_config(&source.url(), archive.path(), "00")).await;
+    let attempts: Vec<u32> = run
         .outcome
         .stored
         .values()
         .map(|stored| stored.attempts)
         .collect();
     assert_eq!(attempts, [2]);
-    let verdict = verify(archive.path(), &CancellationToken::new(), |_| (), || ());
+    let verdict = verified(archive.path());
     assert_eq!(verdict.damages, []);
 }
 
@@ -132,8 +132,8 @@ async fn a_prefix_that_fails_is_named_and_the_others_are_stored_without_a_manife
     })
     .await;
     let archive = tempfile::tempdir().expect("a folder");
-    let mirrored = run(mirror(&source.url(), archive.path(), "00-03")).await;
-    let failed: BTreeMap<String, String> = mirrored
+    let run = run(run_config(&source.url(), archive.path(), "00-03")).await;
+    let failed: BTreeMap<String, String> = run
         .outcome
         .failed
         .values()
@@ -165,7 +165,7 @@ async fn a_body_that_is_no_range_enters_no_tar() {
             "<html>Sign in</html>".to_owned(),
             "line 1 does not begin with 35 upper-case hex characters",
         ),
-        (swapped, "line 5 is not in strictly rising order"),
+        (swapped, "line 5 is not in strictly increasing order"),
         (String::new(), "line 1 is missing: the body is empty"),
         (
             format!("{:035X}:0\r\n", 1),
@@ -180,14 +180,14 @@ async fn a_body_that_is_no_range_enters_no_tar() {
             })
         })
         .await;
-        let stage = crate::harness::Stage::new(&source.url(), |_| ()).await;
-        let job = stage.job(crate::harness::prefix("00")).await;
-        let failure = stage.invoke(job).await.expect_err("no range");
+        let fixture = crate::harness::Fixture::new(&source.url(), |_| ()).await;
+        let job = fixture.job(crate::harness::prefix("00")).await;
+        let failure = fixture.invoke(job).await.expect_err("no range");
         assert!(failure.to_string().contains(what), "{failure}");
         assert!(
             failure.to_string().starts_with("range 00009: "),
             "{failure}"
         );
-        assert_eq!(stage.into_files().await, Vec::<String>::new());
+        assert_eq!(fixture.into_file_names().await, Vec::<String>::new());
     }
 }

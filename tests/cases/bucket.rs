@@ -1,22 +1,21 @@
 //! `gs://`: the same run into a bucket, by signed URLs alone, against the local store, which verifies what it is sent
 //! independently of who signs.
 
-use crate::harness::expected_tar;
 use crate::harness::faulty_source::{FaultySource, body_of};
 use crate::harness::program::{orchestrator, output, texts};
 use crate::harness::source::listener;
 use crate::harness::store_program::StoreProgram;
+use crate::harness::{expected_tar, verified};
+use emulator::key::ServiceAccountKey;
+use emulator::signature::Verifier;
+use emulator::{Buckets, Emulator};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use orchestrator::http_server::HttpServer;
-use orchestrator::local_store::{Buckets, LocalStore, trusting};
-use orchestrator::sign::ServiceAccountKey;
-use orchestrator::verify::verify;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use tokio_util::sync::CancellationToken;
 
 const LINES: u64 = 5;
 
@@ -39,7 +38,7 @@ fn assert_is_right(archive: &Path, prefixes: &[&str]) {
             "{name} is another"
         );
     }
-    let verdict = verify(archive, &CancellationToken::new(), |_| (), || ());
+    let verdict = verified(archive);
     assert_eq!(verdict.damages, []);
     assert_eq!(verdict.prefixes, prefixes.len());
 }
@@ -60,7 +59,10 @@ async fn a_run_into_a_bucket_is_complete_resumed_and_done_anew() {
     let second = output(second).await;
     let told = texts(&second);
     assert_eq!(second.status.code(), Some(0), "{told}");
-    assert!(told.contains("kept 2 prefixes of an earlier run"), "{told}");
+    assert!(
+        told.contains("skipped 2 prefixes stored by an earlier run"),
+        "{told}"
+    );
     assert!(told.contains("stored 2 prefixes"), "{told}");
     assert_is_right(&store.archive(PATH), &["00", "01", "02", "03"]);
 
@@ -132,7 +134,7 @@ async fn a_store_that_denies_or_credentials_that_are_none_are_said_in_one_messag
     assert_eq!(source.faults().range_requests(), 0, "nothing was fetched");
     // Where nothing is looked at before, the first PUT tells.
     let told = denied(&["--force"]).await;
-    assert!(told.contains("not done: 3 prefixes"), "{told}");
+    assert!(told.contains("not attempted: 3 prefixes"), "{told}");
 
     let mut none = run(&store, &source);
     none.env(
@@ -143,7 +145,7 @@ async fn a_store_that_denies_or_credentials_that_are_none_are_said_in_one_messag
     let told = texts(&none);
     assert_eq!(none.status.code(), Some(1), "{told}");
     assert!(
-        told.contains("no Google credentials that can sign"),
+        told.contains("cannot read the Google credentials") && told.contains("absent.json"),
         "{told}"
     );
     assert!(!store.archive(PATH).exists(), "nothing was stored");
@@ -161,7 +163,7 @@ async fn recording_store(
 ) -> (HttpServer, Arc<Mutex<Vec<Signed>>>) {
     std::fs::create_dir_all(folder.join("pwned")).expect("a bucket");
     let buckets = Buckets::In(folder.to_owned());
-    let store = LocalStore::new(buckets, trusting(key).expect("a verifier"));
+    let store = Emulator::new(buckets, Verifier::trusting(key).expect("a verifier"));
     let seen = Arc::<Mutex<Vec<Signed>>>::default();
     let noted = Arc::clone(&seen);
     let server = HttpServer::start(listener().await, move |request: Request<Incoming>| {

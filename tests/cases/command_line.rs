@@ -2,7 +2,7 @@
 
 use crate::harness::program::{Background, orchestrator, skipped, succeeds, texts};
 use crate::harness::source::{Reply, Source, valid_body};
-use crate::harness::{files_of, generated, mirror, nginx, repository, run_whole};
+use crate::harness::{files_of, generated, nginx, repository, run_config, run_whole};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -109,7 +109,7 @@ async fn a_destination_that_cannot_be_written_is_said_in_one_message() {
         &["run", "--to", path_text(&below), "-p", "1"],
         &below,
         1,
-        &["cannot make the destination", path_text(&below)],
+        &["cannot create the destination", path_text(&below)],
     );
 }
 
@@ -241,7 +241,7 @@ async fn a_run_in_a_pipe_tells_lines_and_a_program_gets_json() {
     let told = String::from_utf8_lossy(&again.stderr).into_owned();
     assert_eq!(
         told,
-        "[2/2] kept 2 prefixes of an earlier run; --force does them again\n"
+        "[2/2] skipped 2 prefixes stored by an earlier run; --force mirrors them again\n"
     );
     let json = run(&["--json", "--force"]);
     assert_eq!(json.status.code(), Some(0), "{}", texts(&json));
@@ -301,7 +301,7 @@ async fn ctrl_c_stops_gently_and_the_second_one_at_once() {
     let rest: Vec<String> = told.map(|line| line.expect("text")).collect();
     let rest = rest.join("\n");
     assert!(
-        rest.contains("not done: 8 prefixes, because the run was stopped"),
+        rest.contains("not attempted: 8 prefixes, because the run was stopped"),
         "{rest}"
     );
     assert_eq!(files_of(folder.path()).len(), 0, "nothing is left");
@@ -321,7 +321,7 @@ async fn what_a_killed_run_left_is_cleaned_up_by_the_next() {
     );
     let ranges = generated("00", 5);
     let source = Source::of_folder(ranges.path()).await;
-    run_whole(mirror(&source.url(), folder.path(), "00")).await;
+    run_whole(run_config(&source.url(), folder.path(), "00")).await;
     assert_eq!(tars(), ["00.json", "00.tar", "manifest.json"]);
 }
 

@@ -1,13 +1,15 @@
-//! Who signs: besides a key at hand, the account of the machine and an account that is impersonated, whose signatures
-//! Google makes. The store verifies them as it verifies any other.
+//! Signing without a key at hand: the machine's account, an impersonated account and a workload of
+//! another cloud have Google sign. The store verifies these signatures like any other.
 
 use crate::harness::expected_tar;
 use crate::harness::faulty_source::{FaultySource, body_of};
-use crate::harness::google::{Google, IGNORED, IMPERSONATED_TOKEN, METADATA_TOKEN, USER_TOKEN};
+use crate::harness::google::{
+    FEDERATED_TOKEN, Google, IMPERSONATED_TOKEN, METADATA_TOKEN, NEVER_ANSWERED, SUBJECT_TOKEN,
+    USER_TOKEN,
+};
 use crate::harness::program::{output, texts};
 use crate::harness::store_program::StoreProgram;
-use serde_json::json;
-use std::path::PathBuf;
+use serde_json::{Value, json};
 use std::process::{Command, Output};
 
 const LINES: u64 = 5;
@@ -21,7 +23,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// Google signs for who has one of these tokens.
+    /// Google signs if the caller has one of the tokens `permitted`.
     async fn new(permitted: &[&'static str]) -> Self {
         let store = StoreProgram::start();
         Self {
@@ -31,55 +33,63 @@ impl Stage {
         }
     }
 
-    /// A run that logs everything.
+    /// A run that logs everything, on a machine with an account.
     fn run(&self) -> Command {
         let source = self.source.url().to_string();
         let mut run = self
             .store
             .command(&["run", "-p", "2", "--source", &source, "--to"], PATH);
-        self.google.tell(&mut run);
+        self.google.configure(&mut run);
         run.env("PREFIX_TAR_LOG", "trace");
         run
     }
 
-    /// The credentials of an impersonated account, in a file.
-    fn impersonated(&self) -> PathBuf {
-        let file = self.store.beside("impersonated.json");
-        let credentials = self.google.impersonated_credentials().to_string();
-        std::fs::write(&file, credentials).expect("written");
-        file
+    /// A run that finds these credentials.
+    fn run_with(&self, credentials: &Value) -> Command {
+        let file = self.store.beside("credentials.json");
+        std::fs::write(&file, credentials.to_string()).expect("written");
+        let mut run = self.run();
+        run.env("GOOGLE_APPLICATION_CREDENTIALS", file);
+        run
     }
 
     fn assert_is_stored(&self, run: &Output) {
-        assert_eq!(run.status.code(), Some(0), "{}", told(run));
+        assert_eq!(run.status.code(), Some(0), "{}", shown(run));
         for name in ["00", "01"] {
             let tar = std::fs::read(self.store.archive(PATH).join(format!("{name}.tar")));
             let expected = expected_tar(name, |range| body_of(range, LINES));
-            assert!(tar.expect("a tar") == expected, "{name} is another");
+            assert!(tar.expect("a tar") == expected, "{name} differs");
         }
-        // A tar, its report, what is looked at before, twice; the manifest.
-        assert!(self.google.asked_for(":signBlob") > 8);
+        // For each prefix a tar, its report and what is read before; the manifest.
+        assert!(self.google.requests(":signBlob") > 8);
     }
 }
 
-/// What a person sees of it: the log is left out.
-fn told(run: &Output) -> String {
+/// What a person sees of it: all but the log.
+fn shown(run: &Output) -> String {
     let texts = texts(run);
-    let lines = texts.lines().filter(|line| !is_of_the_log(line));
+    let lines = texts.lines().filter(|line| !is_logged(line));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn is_of_the_log(line: &str) -> bool {
+fn is_logged(line: &str) -> bool {
     [" TRACE ", " DEBUG ", " INFO ", " WARN ", " ERROR "]
         .iter()
         .any(|level| line.contains(level))
 }
 
-/// No token of Google's is anywhere in it, and neither is a secret of the user's.
+/// None of the tokens is anywhere in it, and neither is a secret of the user's.
 fn assert_shows_no_token(run: &Output) {
     let texts = texts(run);
-    assert!(texts.lines().any(is_of_the_log), "it was at trace level");
-    for secret in [METADATA_TOKEN, USER_TOKEN, IMPERSONATED_TOKEN, "5ec4e7"] {
+    assert!(texts.lines().any(is_logged), "it was at trace level");
+    for secret in [
+        METADATA_TOKEN,
+        USER_TOKEN,
+        SUBJECT_TOKEN,
+        FEDERATED_TOKEN,
+        IMPERSONATED_TOKEN,
+        "5ec4e7",
+    ] {
         let shown = texts.lines().find(|line| line.contains(secret));
         assert_eq!(shown, None, "{secret} is shown");
     }
@@ -92,35 +102,51 @@ async fn the_account_of_the_machine_signs_without_a_key() {
     stage.assert_is_stored(&run);
     assert_shows_no_token(&run);
     assert_eq!(
-        stage.google.asked_for("/default/token"),
+        stage.google.requests("/default/token"),
         1,
-        "a token is kept for as long as it lives"
+        "a token is used for as long as it is valid"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_impersonated_account_signs_for_a_user() {
     let stage = Stage::new(&[IMPERSONATED_TOKEN]).await;
-    let mut run = stage.run();
-    run.env("GOOGLE_APPLICATION_CREDENTIALS", stage.impersonated());
+    let run = stage.run_with(&stage.google.impersonated_credentials());
     let run = output(run).await;
     stage.assert_is_stored(&run);
     assert_shows_no_token(&run);
-    assert_eq!(stage.google.asked_for(":generateAccessToken"), 1);
+    assert_eq!(stage.google.requests(":generateAccessToken"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_not_sign_is_told_which_role_is_missing() {
+async fn an_impersonated_account_signs_for_a_workload_of_another_cloud() {
+    let stage = Stage::new(&[IMPERSONATED_TOKEN]).await;
+    let run = stage.run_with(&stage.google.federated_credentials());
+    let run = output(run).await;
+    stage.assert_is_stored(&run);
+    assert_shows_no_token(&run);
+    assert_eq!(stage.google.requests("/v1/token"), 1);
+    assert_eq!(stage.google.requests(":generateAccessToken"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_error_for_a_caller_that_may_not_sign_names_the_missing_role() {
     let stage = Stage::new(&[]).await;
     let run = output(stage.run()).await;
-    let told = told(&run);
-    assert_eq!(run.status.code(), Some(1), "{told}");
-    assert!(told.contains("Google answered 403"), "{told}");
+    let shown = shown(&run);
+    assert_eq!(run.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("Google answered 403"), "{shown}");
     assert!(
-        told.contains("roles/iam.serviceAccountTokenCreator"),
-        "{told}"
+        shown.contains("roles/iam.serviceAccountTokenCreator"),
+        "{shown}"
     );
     assert_shows_no_token(&run);
+    // Two reports are looked up at the same time, and the first error ends the run.
+    let signatures = stage.google.requests(":signBlob");
+    assert!(
+        (1..=2).contains(&signatures),
+        "a permanent error is not retried"
+    );
     assert_eq!(
         stage.source.faults().range_requests(),
         0,
@@ -129,28 +155,24 @@ async fn who_may_not_sign_is_told_which_role_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "it takes the 45 s after which it is told: make soak"]
-async fn a_signature_that_never_comes_is_told() {
-    let stage = Stage::new(&[IGNORED]).await;
+#[ignore = "it takes the 45 s after which the signer gives up: make soak"]
+async fn a_signature_that_never_comes_is_an_error_after_45_seconds() {
+    let stage = Stage::new(&[NEVER_ANSWERED]).await;
     let run = output(stage.run()).await;
-    let told = told(&run);
-    assert_eq!(run.status.code(), Some(1), "{told}");
-    assert!(told.contains("did not answer in 45 s"), "{told}");
+    let shown = shown(&run);
+    assert_eq!(run.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("did not answer in 45 s"), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_without_an_account_to_impersonate_is_told_how_to_have_one() {
+async fn the_error_for_a_user_s_own_credentials_says_how_to_impersonate_an_account() {
     let stage = Stage::new(&[USER_TOKEN]).await;
-    let file = stage.store.beside("user.json");
-    let user = json!({
+    let run = stage.run_with(&json!({
         "type": "authorized_user", "client_id": "client",
         "client_secret": "5ec4e7", "refresh_token": "5ec4e7"
-    });
-    std::fs::write(&file, user.to_string()).expect("written");
-    let mut run = stage.run();
-    run.env("GOOGLE_APPLICATION_CREDENTIALS", file);
+    }));
     let run = output(run).await;
-    let told = told(&run);
-    assert_eq!(run.status.code(), Some(1), "{told}");
-    assert!(told.contains("--impersonate-service-account"), "{told}");
+    let shown = shown(&run);
+    assert_eq!(run.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("--impersonate-service-account"), "{shown}");
 }

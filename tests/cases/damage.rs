@@ -2,22 +2,20 @@
 
 use crate::harness::program::{orchestrator, texts};
 use crate::harness::source::Source;
-use crate::harness::{generated, mirror, run_whole};
-use orchestrator::verify::verify;
+use crate::harness::{generated, run_config, run_whole, verified};
 use std::path::Path;
-use tokio_util::sync::CancellationToken;
 
 /// A whole archive of two small prefixes.
 async fn archive() -> tempfile::TempDir {
     let ranges = generated("00-01", 20);
     let archive = tempfile::tempdir().expect("a folder");
     let source = Source::of_folder(ranges.path()).await;
-    run_whole(mirror(&source.url(), archive.path(), "00-01")).await;
+    run_whole(run_config(&source.url(), archive.path(), "00-01")).await;
     archive
 }
 
 fn damages(archive: &Path) -> Vec<String> {
-    verify(archive, &CancellationToken::new(), |_| (), || ())
+    verified(archive)
         .damages
         .iter()
         .map(ToString::to_string)
@@ -72,14 +70,11 @@ async fn every_kind_of_damage_to_a_tar_is_named() {
         change(&archive.join("01.tar"), |bytes| bytes.truncate(50_000));
     })
     .await;
-    finds(
-        &["01.tar: has something else than zeros after its end"],
-        |archive| {
-            change(&archive.join("01.tar"), |bytes| {
-                *bytes.last_mut().expect("bytes") = 1;
-            });
-        },
-    )
+    finds(&["01.tar: has data after its end marker"], |archive| {
+        change(&archive.join("01.tar"), |bytes| {
+            *bytes.last_mut().expect("bytes") = 1;
+        });
+    })
     .await;
     finds(
         &["01.tar: has entry \"00000.txt\" where 01000.txt should be"],
@@ -100,7 +95,7 @@ async fn every_kind_of_damage_to_what_describes_the_tars_is_named() {
         std::fs::remove_file(archive.join("01.json")).expect("removed");
     })
     .await;
-    finds(&["01.json: is about another prefix"], |archive| {
+    finds(&["01.json: describes another prefix"], |archive| {
         std::fs::copy(archive.join("00.json"), archive.join("01.json")).expect("copied");
     })
     .await;
@@ -112,15 +107,18 @@ async fn every_kind_of_damage_to_what_describes_the_tars_is_named() {
         std::fs::remove_file(archive.join("manifest.json")).expect("removed");
     })
     .await;
-    finds(&["manifest.json: says of 00 something else"], |archive| {
-        let path = archive.join("manifest.json");
-        let text = std::fs::read_to_string(&path).expect("a manifest");
-        let text = text.replacen("\"00.tar\"", "\"01.tar\"", 1);
-        std::fs::write(path, text).expect("written");
-    })
+    finds(
+        &["manifest.json: contradicts the report of 00"],
+        |archive| {
+            let path = archive.join("manifest.json");
+            let text = std::fs::read_to_string(&path).expect("a manifest");
+            let text = text.replacen("\"00.tar\"", "\"01.tar\"", 1);
+            std::fs::write(path, text).expect("written");
+        },
+    )
     .await;
     finds(
-        &["manifest.json: does not name 02, which is there"],
+        &["manifest.json: does not name 02, which is in the archive"],
         |archive| {
             let text = std::fs::read_to_string(archive.join("01.json")).expect("a report");
             let text = text.replacen("\"prefix\":\"01\"", "\"prefix\":\"02\"", 1);

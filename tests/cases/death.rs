@@ -1,15 +1,15 @@
 //! An invocation that dies leaves nothing: by a trap, by its deadline, by its source, 20 times each.
 
-use crate::harness::Stage;
+use crate::harness::Fixture;
 use crate::harness::source::{Reply, Source, valid_body};
 use futures::future::join_all;
 use orchestrator::host::Host as _;
 use orchestrator::host::embedded::EmbeddedSettings;
-use prefix_tar::failure::{Failure, FailureKind};
-use prefix_tar::job::Job;
+use prefix_tar::engine::tar::RECORD_BYTES;
 use prefix_tar::limits::{CONTENT_LENGTH_MAX, PROGRESS_RANGES};
-use prefix_tar::prefix::{Prefix, RangeName};
-use prefix_tar::tar::RECORD_BYTES;
+use prefix_tar::protocol::failure::{Failure, FailureKind};
+use prefix_tar::protocol::job::Job;
+use prefix_tar::protocol::prefix::{Prefix, RangeName};
 use std::time::Duration;
 
 const TRIES: usize = 20;
@@ -31,18 +31,21 @@ async fn tries(
         }
     })
     .await;
-    let stage = Stage::new(&source.url(), change).await;
+    let fixture = Fixture::new(&source.url(), change).await;
     let invocations = Prefix::all().take(TRIES).map(async |prefix| {
         let job = Job {
             // Far more than what comes, so that the end of what comes cannot be taken for the end of the tar.
             content_length: Some(CONTENT_LENGTH_MAX / RECORD_BYTES * RECORD_BYTES),
-            ..stage.job(prefix).await
+            ..fixture.job(prefix).await
         };
-        stage.invoke(job).await.expect_err("it dies")
+        fixture.invoke(job).await.expect_err("it dies")
     });
     let failures = join_all(invocations).await;
-    assert!(stage.ranges_told() >= PROGRESS_RANGES, "it died too early");
-    assert_eq!(stage.into_files().await, Vec::<String>::new());
+    assert!(
+        fixture.ranges_reported() >= PROGRESS_RANGES,
+        "it died too early"
+    );
+    assert_eq!(fixture.into_file_names().await, Vec::<String>::new());
     failures
 }
 
@@ -115,13 +118,13 @@ const SPINNING: &str = r#"
 #[tokio::test]
 async fn a_guest_that_never_waits_is_stopped_at_its_deadline() {
     let source = Source::answering(|_| Reply::Never).await;
-    let stage = Stage::new(&source.url(), |settings| {
+    let fixture = Fixture::new(&source.url(), |settings| {
         settings.component = wat::parse_str(SPINNING).expect("a component");
         settings.deadline = Duration::from_millis(200);
     })
     .await;
-    let job = stage.job(Prefix::from_number(0)).await;
-    let failure = stage
+    let job = fixture.job(Prefix::from_number(0)).await;
+    let failure = fixture
         .host
         .invoke(job, &|_| ())
         .await

@@ -1,26 +1,25 @@
 //! What the component answers to what is no job, before anything is fetched.
 
 use crate::harness::source::{Reply, Source};
-use crate::harness::{Stage, prefix};
+use crate::harness::{Fixture, prefix};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt as _;
-use prefix_tar::failure::FailureKind;
-use prefix_tar::job::Event;
+use orchestrator::host::embedded::AnswerBody;
 use prefix_tar::limits::JOB_BYTES_MAX;
-use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
+use prefix_tar::protocol::event::Event;
+use prefix_tar::protocol::failure::FailureKind;
 
 /// Sends a request past the host's own job, and gives status and failure.
-async fn refused(stage: &Stage, request: Request<Bytes>) -> (u16, FailureKind, String) {
+async fn refused(fixture: &Fixture, request: Request<Bytes>) -> (u16, FailureKind, String) {
     let answer = async |response: http::Response<_>| {
-        let (head, body): (_, wasmtime_wasi_http::p2::body::HyperOutgoingBody) =
-            response.into_parts();
+        let (head, body): (_, AnswerBody) = response.into_parts();
         let body = body.collect().await.ok()?.to_bytes();
         Some((head.status.as_u16(), body))
     };
-    let (status, body) = stage
+    let (status, body) = fixture
         .host
-        .call(request, MemoryOutputPipe::new(4096), answer)
+        .call(request, answer)
         .await
         .expect("it lives")
         .expect("an answer");
@@ -31,13 +30,10 @@ async fn refused(stage: &Stage, request: Request<Bytes>) -> (u16, FailureKind, S
 }
 
 /// A job as the host sends it.
-fn job(stage: &Stage, body: impl Into<Bytes>) -> Request<Bytes> {
+fn job(fixture: &Fixture, body: impl Into<Bytes>) -> Request<Bytes> {
     Request::post("http://component/")
         .header("content-type", "application/json")
-        .header(
-            "authorization",
-            stage.host.token().expose_bearer_to_the_wire(),
-        )
+        .header("authorization", fixture.host.token().expose_bearer())
         .body(body.into())
         .expect("a request")
 }
@@ -56,42 +52,42 @@ async fn forbidden_source() -> Source {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_job_is_refused_before_anything_is_fetched() {
-    let stage = Stage::new(&forbidden_source().await.url(), |_| ()).await;
-    let good = stage.job(prefix("AB")).await.expose_to_the_wire();
+    let fixture = Fixture::new(&forbidden_source().await.url(), |_| ()).await;
+    let good = fixture.job(prefix("AB")).await.expose_secret();
 
-    let mut get = job(&stage, good.clone());
+    let mut get = job(&fixture, good.clone());
     *get.method_mut() = http::Method::GET;
-    let text = with_header(job(&stage, good.clone()), "content-type", "text/plain");
+    let text = with_header(job(&fixture, good.clone()), "content-type", "text/plain");
     let with_source = String::from_utf8(good).expect("text").replacen(
         '{',
         r#"{"source":"http://127.0.0.1:1","#,
         1,
     );
-    let largest = job(&stage, vec![b' '; JOB_BYTES_MAX]);
+    let largest = job(&fixture, vec![b' '; JOB_BYTES_MAX]);
     for (request, expected) in [
         (get, 405),
         (text, 415),
         (largest, 400),
-        (job(&stage, vec![b' '; JOB_BYTES_MAX + 1]), 413),
-        (job(&stage, "{}"), 400),
-        (job(&stage, with_source), 400),
+        (job(&fixture, vec![b' '; JOB_BYTES_MAX + 1]), 413),
+        (job(&fixture, "{}"), 400),
+        (job(&fixture, with_source), 400),
     ] {
-        let (status, kind, message) = refused(&stage, request).await;
+        let (status, kind, message) = refused(&fixture, request).await;
         assert_eq!((status, kind), (expected, FailureKind::BadJob), "{message}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_token_nothing_is_read_and_nothing_is_fetched() {
-    let stage = Stage::new(&forbidden_source().await.url(), |_| ()).await;
-    let good = stage.job(prefix("AB")).await.expose_to_the_wire();
-    let bearer = stage.host.token().expose_bearer_to_the_wire();
-    let mut none = job(&stage, good.clone());
+    let fixture = Fixture::new(&forbidden_source().await.url(), |_| ()).await;
+    let good = fixture.job(prefix("AB")).await.expose_secret();
+    let bearer = fixture.host.token().expose_bearer();
+    let mut none = job(&fixture, good.clone());
     none.headers_mut().remove("authorization");
-    let mut two = job(&stage, good.clone());
+    let mut two = job(&fixture, good.clone());
     let again = http::HeaderValue::from_str(&bearer).expect("a value");
     two.headers_mut().append("authorization", again);
-    let authorized = |value: &str| with_header(job(&stage, good.clone()), "authorization", value);
+    let authorized = |value: &str| with_header(job(&fixture, good.clone()), "authorization", value);
     // Whatever else is wrong with it, that is not told to who has no token.
     let mut get = authorized("Bearer x");
     *get.method_mut() = http::Method::GET;
@@ -103,9 +99,9 @@ async fn without_the_token_nothing_is_read_and_nothing_is_fetched() {
         authorized("Basic dXNlcjpwYXNz"),
         authorized(&bearer[..bearer.len() - 1]),
         authorized(&format!("{bearer}x")),
-        with_header(job(&stage, "not read"), "authorization", "Bearer x"),
+        with_header(job(&fixture, "not read"), "authorization", "Bearer x"),
     ] {
-        let (status, kind, message) = refused(&stage, request).await;
+        let (status, kind, message) = refused(&fixture, request).await;
         assert_eq!(
             (status, kind),
             (401, FailureKind::Unauthorized),
@@ -117,7 +113,7 @@ async fn without_the_token_nothing_is_read_and_nothing_is_fetched() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_goes_nowhere_but_to_an_allowed_authority() {
-    let stage = Stage::new(&forbidden_source().await.url(), |_| ()).await;
+    let fixture = Fixture::new(&forbidden_source().await.url(), |_| ()).await;
     for url in [
         "https://evil.example/b/AB.tar?X-Goog-Signature=5ec4e7",
         "http://evil.example/b/AB.tar?X-Goog-Signature=5ec4e7",
@@ -126,7 +122,7 @@ async fn an_upload_goes_nowhere_but_to_an_allowed_authority() {
         "http://localhost@evil.example/b/AB.tar?X-Goog-Signature=5ec4e7",
     ] {
         let body = format!(r#"{{"prefix":"AB","upload":{{"url":"{url}"}}}}"#);
-        let (status, kind, message) = refused(&stage, job(&stage, body)).await;
+        let (status, kind, message) = refused(&fixture, job(&fixture, body)).await;
         assert_eq!((status, kind), (400, FailureKind::BadJob), "{url}");
         assert!(!message.contains("5ec4e7"), "{message}");
     }
@@ -134,12 +130,12 @@ async fn an_upload_goes_nowhere_but_to_an_allowed_authority() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_component_without_configuration_says_so_to_its_operator_only() {
-    let stage = Stage::new(&forbidden_source().await.url(), |settings| {
+    let fixture = Fixture::new(&forbidden_source().await.url(), |settings| {
         settings.environment.clear();
     })
     .await;
-    let good = stage.job(prefix("AB")).await.expose_to_the_wire();
-    let (status, kind, message) = refused(&stage, job(&stage, good)).await;
+    let good = fixture.job(prefix("AB")).await.expose_secret();
+    let (status, kind, message) = refused(&fixture, job(&fixture, good)).await;
     assert_eq!((status, kind), (500, FailureKind::Configuration));
     assert!(!message.contains("SOURCE_URL"), "{message}");
 }
@@ -147,12 +143,12 @@ async fn a_component_without_configuration_says_so_to_its_operator_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_is_not_named_is_not_reached() {
     let source = forbidden_source().await;
-    let stage = Stage::new(&source.url(), |settings| settings.origins.clear()).await;
-    let failure = stage
-        .invoke(stage.job(prefix("AB")).await)
+    let fixture = Fixture::new(&source.url(), |settings| settings.origins.clear()).await;
+    let failure = fixture
+        .invoke(fixture.job(prefix("AB")).await)
         .await
         .expect_err("denied");
     assert_eq!(failure.kind, FailureKind::SourceUnreachable);
     assert!(!failure.retryable, "{failure}");
-    assert!(failure.message.contains("may not reach it"), "{failure}");
+    assert!(failure.message.contains("does not allow it"), "{failure}");
 }

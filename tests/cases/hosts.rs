@@ -10,10 +10,11 @@ use crate::harness::{DEADLINE, expected_tar, files_of, prefix};
 use orchestrator::destination::Destination as _;
 use orchestrator::destination::folder::FolderDestination;
 use orchestrator::host::FailedInvocation;
-use prefix_tar::failure::FailureKind;
-use prefix_tar::job::{Job, Report};
+use prefix_tar::engine::tar::RECORD_BYTES;
 use prefix_tar::limits::{CONTENT_LENGTH_MAX, LINEAR_MEMORY_BYTES_MAX, RANGE_BYTES_MAX};
-use prefix_tar::tar::RECORD_BYTES;
+use prefix_tar::protocol::failure::FailureKind;
+use prefix_tar::protocol::job::Job;
+use prefix_tar::protocol::report::Report;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -202,9 +203,7 @@ async fn spin_denies_what_its_manifest_does_not_name() {
         assert_eq!(failure.kind, FailureKind::StoreUnreachable, "{failure}");
         assert!(!failure.retryable, "{failure}");
         assert!(
-            failure
-                .message
-                .contains("outbound hosts have to be allowed"),
+            failure.message.contains("check its allowed outbound hosts"),
             "{failure}"
         );
         assert_eq!(store.objects(), Vec::<String>::new());

@@ -4,7 +4,7 @@
 use crate::harness::faults::SourceFault;
 use crate::harness::faulty_source::{FaultySource, body_of};
 use crate::harness::source::Source;
-use crate::harness::{generated, prefix, stage_of};
+use crate::harness::{default_fixture, generated, prefix};
 use prefix_tar::limits::ETAG_BYTES_MAX;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -22,9 +22,9 @@ async fn an_etag_is_reported_up_to_its_bound_and_left_out_past_it() {
         },
     )
     .await;
-    let stage = stage_of(source.url()).await;
-    let report = stage
-        .invoke(stage.job(prefix("AB")).await)
+    let fixture = default_fixture(source.url()).await;
+    let report = fixture
+        .invoke(fixture.job(prefix("AB")).await)
         .await
         .expect("stored");
     assert_eq!(report.range_etags[0x100].len(), ETAG_BYTES_MAX);

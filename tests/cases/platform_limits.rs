@@ -1,39 +1,40 @@
-//! What platforms publish as their limits (128 MiB of memory, 30 s for an invocation, 10 MiB of request and of response),
-//! and how much of that one prefix needs.
+//! One prefix compared with the limits that platforms publish: 128 MiB of memory, 30 s per
+//! invocation, 10 MiB per request and per response.
 
-use crate::harness::distant::Distant;
 use crate::harness::faulty_source::{FaultySource, body_of};
 use crate::harness::hosts::{RunningHost, Setup, every_host};
+use crate::harness::latency::LatencyProxy;
 use crate::harness::program::measured;
 use crate::harness::source::{Source, listener};
-use crate::harness::{DEADLINE, generated, prefix, stage_of};
+use crate::harness::{DEADLINE, default_fixture, generated, prefix};
 use orchestrator::destination::Destination as _;
-use orchestrator::destination::folder::FolderDestination;
+use orchestrator::destination::folder::{FolderDestination, serve};
 use orchestrator::generate::HASHES_PER_RANGE;
-use orchestrator::host::embedded::Origin;
 use orchestrator::http_server::HttpServer;
-use prefix_tar::job::{Event, Job};
-use prefix_tar::source::SourceUrl;
+use orchestrator::origin::Origin;
+use prefix_tar::protocol::event::Event;
+use prefix_tar::protocol::job::Job;
+use prefix_tar::protocol::source::SourceUrl;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// What a request and a response may have, in bytes.
+/// The longest request or response, in bytes.
 const MESSAGE_BYTES_MAX: usize = 10 * 1024 * 1024;
 
-/// The characters between an ETag's quotes, as Cloudflare makes them.
+/// Characters between the quotes of an ETag from Cloudflare.
 const ETAG_CHARACTERS: usize = 32;
 
-/// What an invocation may take.
+/// The longest invocation.
 const INVOCATION_TIME_MAX: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_job_and_a_report_are_a_small_part_of_what_a_message_may_have() {
+async fn a_job_and_a_report_stay_far_below_the_message_limit() {
     let source = FaultySource::start(|range| body_of(range, 5), |_, _| None).await;
-    let stage = stage_of(source.url()).await;
-    let job = stage.job(prefix("AB")).await;
-    let job_bytes = job.expose_to_the_wire().len();
-    let mut report = stage.invoke(job).await.expect("stored");
-    // As long as those of the real API.
+    let fixture = default_fixture(source.url()).await;
+    let job = fixture.job(prefix("AB")).await;
+    let job_bytes = job.expose_secret().len();
+    let mut report = fixture.invoke(job).await.expect("stored");
+    // As long as the real API's ETags.
     for etag in &mut report.range_etags {
         *etag = format!("W/\"{}\"", "0".repeat(ETAG_CHARACTERS));
     }
@@ -49,30 +50,31 @@ async fn a_job_and_a_report_are_a_small_part_of_what_a_message_may_have() {
     assert!(event.len() < MESSAGE_BYTES_MAX / 20);
 }
 
-/// A source and a store that are a round trip away.
-struct FarAway {
-    source: Distant,
-    store: Distant,
+/// A source and a store behind a network with latency.
+struct DistantPeers {
+    source: LatencyProxy,
+    store: LatencyProxy,
     destination: FolderDestination,
     _server: Option<HttpServer>,
     _folder: tempfile::TempDir,
 }
 
-impl FarAway {
+impl DistantPeers {
     async fn new(source: &SourceUrl, round_trip: Duration) -> Self {
         let address: SocketAddr = source.authority().to_string().parse().expect("an address");
         let listening = listener().await;
-        let store = Distant::to(listening.local_addr().expect("an address"), round_trip).await;
+        let store =
+            LatencyProxy::start(listening.local_addr().expect("an address"), round_trip).await;
         let folder = tempfile::tempdir().expect("a folder");
         let mut server = None;
         let destination = FolderDestination::open_behind(folder.path(), DEADLINE, |local| {
-            server = Some(local.start(listening).expect("a server"));
+            server = Some(serve(listening, local).expect("a server"));
             Origin::new(false, &store.address().to_string())
         })
         .await
         .expect("a destination");
         Self {
-            source: Distant::to(address, round_trip).await,
+            source: LatencyProxy::start(address, round_trip).await,
             store,
             destination,
             _server: server,
@@ -85,7 +87,7 @@ impl FarAway {
         Setup::new(&source.parse().expect("a source"), self.store.address())
     }
 
-    /// Mirrors AB and tells how that went.
+    /// Mirrors AB and prints the time and the memory that it took.
     async fn measure(&self, host: &RunningHost, round_trip: Duration, window: u16) {
         let ab = prefix("AB");
         let job = Job {
@@ -94,11 +96,11 @@ impl FarAway {
             content_length: None,
             window: Some(window),
         };
-        let began = Instant::now();
+        let started = Instant::now();
         let outcome = host.host.invoke(job, &|_| ()).await;
-        let took = began.elapsed();
+        let elapsed = started.elapsed();
         let report = outcome.unwrap_or_else(|failed| panic!("{}: {}", host.name, failed.failure));
-        let fits = match took < INVOCATION_TIME_MAX {
+        let fits = match elapsed < INVOCATION_TIME_MAX {
             true => "fits",
             false => "does not fit",
         };
@@ -109,24 +111,24 @@ impl FarAway {
             "| {} | {} ms | {window} | {:.1} s | {:.2} MiB |{process} | {fits} |",
             host.name,
             round_trip.as_millis(),
-            took.as_secs_f64(),
+            elapsed.as_secs_f64(),
             report.linear_memory_peak as f64 / 1_048_576.0,
         ));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "it takes minutes, and measures: make soak"]
-async fn how_long_a_prefix_takes_from_far_away() {
+#[ignore = "takes minutes; `make soak`"]
+async fn the_time_of_a_prefix_is_measured_over_a_network_with_latency() {
     let ranges = generated("AB", HASHES_PER_RANGE);
     let source = Source::of_folder(ranges.path()).await;
     measured("| host | round trip | window | time | linear memory | process | in 30 s |");
     for milliseconds in [20, 50] {
         let round_trip = Duration::from_millis(milliseconds);
-        let far_away = FarAway::new(&source.url(), round_trip).await;
-        for host in every_host(&far_away.setup()).await {
+        let peers = DistantPeers::new(&source.url(), round_trip).await;
+        for host in every_host(&peers.setup()).await {
             for window in [8, 16, 32, 64, 128] {
-                far_away.measure(&host, round_trip, window).await;
+                peers.measure(&host, round_trip, window).await;
             }
         }
     }

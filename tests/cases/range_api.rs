@@ -1,4 +1,4 @@
-//! What `serve` answers.
+//! `serve` answers range requests like the real API.
 
 use crate::harness::source::Source;
 use crate::harness::{fetch, generated};
@@ -7,7 +7,7 @@ use http::{Method, Request, Response};
 use http_body_util::Full;
 use std::io::Read as _;
 
-async fn ask(
+async fn send(
     source: &Source,
     method: Method,
     path: &str,
@@ -23,20 +23,20 @@ async fn ask(
 }
 
 #[tokio::test]
-async fn a_range_is_answered_as_the_real_api_answers() {
+async fn a_range_is_served_as_the_real_api_serves_it() {
     let ranges = generated("AB", 25);
     let source = Source::of_folder(ranges.path()).await;
     let body = std::fs::read(ranges.path().join("AB7FF.txt")).expect("a range");
 
-    let plain = ask(&source, Method::GET, "/range/AB7FF", &[]).await;
+    let plain = send(&source, Method::GET, "/range/AB7FF", &[]).await;
     assert_eq!(plain.status(), 200);
     assert_eq!(plain.body(), &body);
     assert_eq!(plain.headers()["content-type"], "text/plain");
     assert!(plain.headers().contains_key("last-modified"));
-    let lower = ask(&source, Method::GET, "/range/ab7ff", &[]).await;
+    let lower = send(&source, Method::GET, "/range/ab7ff", &[]).await;
     assert_eq!(lower.body(), &body);
 
-    let head = ask(&source, Method::HEAD, "/range/AB7FF", &[]).await;
+    let head = send(&source, Method::HEAD, "/range/AB7FF", &[]).await;
     assert_eq!(head.status(), 200);
     assert!(head.body().is_empty());
     assert_eq!(
@@ -45,7 +45,7 @@ async fn a_range_is_answered_as_the_real_api_answers() {
     );
     assert_eq!(head.headers()["etag"], plain.headers()["etag"]);
 
-    let gzip = ask(
+    let gzip = send(
         &source,
         Method::GET,
         "/range/AB7FF",
@@ -61,12 +61,12 @@ async fn a_range_is_answered_as_the_real_api_answers() {
 }
 
 #[tokio::test]
-async fn what_is_known_is_not_sent_again_and_what_is_no_range_is_refused() {
+async fn a_matching_etag_gets_304_and_an_invalid_request_is_refused() {
     let ranges = generated("AB", 25);
     let source = Source::of_folder(ranges.path()).await;
-    let first = ask(&source, Method::GET, "/range/AB000", &[]).await;
+    let first = send(&source, Method::GET, "/range/AB000", &[]).await;
     let etag = first.headers()["etag"].to_str().expect("text");
-    let again = ask(
+    let again = send(
         &source,
         Method::GET,
         "/range/AB000",
@@ -77,15 +77,15 @@ async fn what_is_known_is_not_sent_again_and_what_is_no_range_is_refused() {
     assert!(again.body().is_empty());
 
     for path in ["/range/XYZ", "/range/AB0000", "/range/"] {
-        let refused = ask(&source, Method::GET, path, &[]).await;
+        let refused = send(&source, Method::GET, path, &[]).await;
         assert_eq!(refused.status(), 400, "{path}");
         assert_eq!(refused.body(), "The hash prefix was not in a valid format");
     }
-    let absent = ask(&source, Method::GET, "/range/00000", &[]).await;
+    let absent = send(&source, Method::GET, "/range/00000", &[]).await;
     assert_eq!(absent.status(), 404);
-    let elsewhere = ask(&source, Method::GET, "/AB000.txt", &[]).await;
+    let elsewhere = send(&source, Method::GET, "/AB000.txt", &[]).await;
     assert_eq!(elsewhere.status(), 404);
-    let posted = ask(&source, Method::POST, "/range/AB000", &[]).await;
+    let posted = send(&source, Method::POST, "/range/AB000", &[]).await;
     assert_eq!(posted.status(), 405);
     assert_eq!(posted.headers()["allow"], "GET, HEAD");
 }

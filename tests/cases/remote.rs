@@ -1,26 +1,28 @@
-//! Components that run elsewhere: the same archive, whatever happens to one of them.
+//! Remote components: runs complete although an endpoint dies, and report what an endpoint refuses.
 
 use crate::harness::component_server::ComponentServer;
 use crate::harness::faulty_source::{FaultySource, body_of};
 use crate::harness::program::{orchestrator, texts};
 use crate::harness::source::listener;
-use crate::harness::{DEADLINE, expected_tar, mirror, tars_of};
-use orchestrator::dispatch::{Stop, UPDATES_MAX, Update};
-use orchestrator::host::embedded::{EmbeddedHost, EmbeddedSettings, Origin};
-use orchestrator::mirror::{HostChoice, Mirror, Mirrored, RemoteComponents};
-use orchestrator::verify::verify;
-use prefix_tar::configuration::{SOURCE_ENCODING, SOURCE_URL};
-use prefix_tar::failure::FailureKind;
-use prefix_tar::source::SourceUrl;
-use prefix_tar::token::Token;
+use crate::harness::{DEADLINE, expected_tar, run_config, tars_of, verified};
+use orchestrator::host::Host as _;
+use orchestrator::host::embedded::{EmbeddedHost, EmbeddedSettings};
+use orchestrator::origin::Origin;
+use orchestrator::run::event::{RUN_EVENTS_MAX, RunEvent};
+use orchestrator::run::outcome::FinishedRun;
+use orchestrator::run::shutdown::Shutdown;
+use orchestrator::run::{HostChoice, RemoteComponents, RunConfig};
+use prefix_tar::protocol::configuration::{SOURCE_ENCODING, SOURCE_URL};
+use prefix_tar::protocol::failure::FailureKind;
+use prefix_tar::protocol::source::SourceUrl;
+use prefix_tar::protocol::token::Token;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
 
 const LINES: u64 = 5;
 
-/// A host of the component, configured as an operator would: for this source, and for this store.
+/// A host that is configured as an operator would do it: for this source and this store.
 async fn host(source: &SourceUrl, store: SocketAddr) -> (Arc<EmbeddedHost>, Arc<Token>) {
     let environment = vec![
         (SOURCE_URL.to_owned(), source.to_string()),
@@ -31,12 +33,12 @@ async fn host(source: &SourceUrl, store: SocketAddr) -> (Arc<EmbeddedHost>, Arc<
     let host = tokio::task::spawn_blocking(move || EmbeddedHost::new(settings)).await;
     let mut host = host.expect("not cancelled").expect("a host");
     host.allow_upload(Origin::new(false, &store.to_string()));
-    let bearer = host.token().expose_bearer_to_the_wire();
+    let bearer = host.token().expose_bearer();
     let token = Token::new(bearer["Bearer ".len()..].to_owned()).expect("a token");
     (Arc::new(host), Arc::new(token))
 }
 
-/// A port that nobody has, for a store whose authority has to be known beforehand.
+/// An unused port, for a store whose authority must be known before it starts.
 async fn free_address() -> SocketAddr {
     listener().await.local_addr().expect("an address")
 }
@@ -48,28 +50,31 @@ fn remote(
     servers: &[ComponentServer],
     token: &Arc<Token>,
     store: SocketAddr,
-) -> Mirror {
-    Mirror {
+) -> RunConfig {
+    RunConfig {
         host: HostChoice::Remote(RemoteComponents {
             components: servers.iter().map(|server| server.url().clone()).collect(),
             token: Arc::clone(token),
             store,
         }),
-        ..mirror(source, archive, prefixes)
+        ..run_config(source, archive, prefixes)
     }
 }
 
-async fn run(mirror: Mirror, on_update: impl FnMut(&Update) + Send + 'static) -> Mirrored {
-    let (sender, mut updates) = tokio::sync::mpsc::channel(UPDATES_MAX);
-    let mut on_update = on_update;
-    let shown = tokio::spawn(async move {
-        while let Some(update) = updates.recv().await {
-            on_update(&update);
+async fn run(config: RunConfig, on_event: impl FnMut(&RunEvent) + Send + 'static) -> FinishedRun {
+    let (sender, mut received) = tokio::sync::mpsc::channel(RUN_EVENTS_MAX);
+    let mut on_event = on_event;
+    let reported = tokio::spawn(async move {
+        while let Some(event) = received.recv().await {
+            on_event(&event);
         }
     });
-    let mirrored = mirror.run(Stop::default(), sender).await.expect("a run");
-    shown.await.expect("shown");
-    mirrored
+    let run = config
+        .run(Shutdown::default(), sender)
+        .await
+        .expect("a run");
+    reported.await.expect("reported");
+    run
 }
 
 fn assert_is_right(archive: &Path, prefixes: usize) {
@@ -77,14 +82,14 @@ fn assert_is_right(archive: &Path, prefixes: usize) {
     assert_eq!(tars.len(), prefixes);
     for (name, tar) in tars {
         let expected = expected_tar(&name[..2], |range| body_of(range, LINES));
-        assert!(tar == expected, "{name} is another");
+        assert!(tar == expected, "{name} differs");
     }
-    let verdict = verify(archive, &CancellationToken::new(), |_| (), || ());
+    let verdict = verified(archive);
     assert_eq!(verdict.damages, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_components_share_the_prefixes_and_one_that_dies_half_way_costs_nothing_but_time() {
+async fn three_components_share_the_prefixes_and_the_run_survives_the_death_of_one() {
     let source = FaultySource::start(|range| body_of(range, LINES), |_, _| None).await;
     let archive = tempfile::tempdir().expect("a folder");
     let store = free_address().await;
@@ -93,7 +98,7 @@ async fn three_components_share_the_prefixes_and_one_that_dies_half_way_costs_no
     for _ in 0..3 {
         servers.push(ComponentServer::start(Arc::clone(&host)).await);
     }
-    let mut mirror = remote(
+    let mut config = remote(
         source.url(),
         archive.path(),
         "00-0F",
@@ -101,41 +106,41 @@ async fn three_components_share_the_prefixes_and_one_that_dies_half_way_costs_no
         &token,
         store,
     );
-    mirror.settings.parallel = 6;
+    config.dispatch.parallel = 6;
     let mut victim = servers.remove(1);
-    let victim_did = Arc::<std::sync::atomic::AtomicU32>::default();
-    let noted = Arc::clone(&victim_did);
+    let victim_invocations = Arc::<std::sync::atomic::AtomicU32>::default();
+    let noted = Arc::clone(&victim_invocations);
     let mut stored = 0;
-    let mirrored = run(mirror, move |update| {
-        stored += u32::from(matches!(update, Update::Stored(_)));
+    let run = run(config, move |event| {
+        stored += u32::from(matches!(event, RunEvent::Stored(_)));
         if stored == 6 {
             noted.fetch_max(victim.invocations(), std::sync::atomic::Ordering::Relaxed);
             victim.kill();
         }
     })
     .await;
-    let outcome = &mirrored.outcome;
+    let outcome = &run.outcome;
     assert!(outcome.is_complete(), "{:?}", outcome.failed);
     assert_is_right(archive.path(), 16);
     assert!(
-        victim_did.load(std::sync::atomic::Ordering::Relaxed) >= 2,
-        "it had its share"
+        victim_invocations.load(std::sync::atomic::Ordering::Relaxed) >= 2,
+        "the victim had too few prefixes before it died"
     );
     assert!(
         servers.iter().all(|server| server.invocations() >= 4),
-        "the others had theirs"
+        "another component had too few prefixes"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_component_elsewhere_refuses_is_said_with_its_url() {
+async fn the_refusal_of_a_remote_component_is_reported_with_its_url() {
     let source = FaultySource::start(|range| body_of(range, LINES), |_, _| None).await;
     let store = free_address().await;
     let (host, token) = host(source.url(), store).await;
     let servers = [ComponentServer::start(host).await];
     let url = servers[0].url().to_string();
     let other_token = Arc::new(orchestrator::invoke_token::generate().expect("a token"));
-    let elsewhere: SourceUrl = "http://127.0.0.1:1".parse().expect("a source");
+    let other_source: SourceUrl = "http://127.0.0.1:1".parse().expect("a source");
     for (source, token, store, kind, message) in [
         (
             source.url(),
@@ -152,7 +157,7 @@ async fn what_a_component_elsewhere_refuses_is_said_with_its_url() {
             "may not write to",
         ),
         (
-            &elsewhere,
+            &other_source,
             &token,
             store,
             FailureKind::Configuration,
@@ -160,12 +165,12 @@ async fn what_a_component_elsewhere_refuses_is_said_with_its_url() {
         ),
     ] {
         let archive = tempfile::tempdir().expect("a folder");
-        let mirrored = run(
+        let run = run(
             remote(source, archive.path(), "00-0F", &servers, token, store),
             |_| (),
         )
         .await;
-        let failed = mirrored.outcome.failed.values().next().expect("a failure");
+        let failed = run.outcome.failed.values().next().expect("a failure");
         assert_eq!(
             (failed.failure.kind, failed.attempts),
             (kind, 1),
@@ -182,25 +187,25 @@ async fn what_a_component_elsewhere_refuses_is_said_with_its_url() {
             "{}",
             failed.failure
         );
-        // One more may have been begun when the first had ranges.
-        assert!(mirrored.outcome.not_done.len() >= 14);
+        // A second prefix may have started when the first received a range.
+        assert!(run.outcome.not_done.len() >= 14);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_command_line_makes_a_token_and_drives_a_component_elsewhere() {
+async fn the_command_line_makes_a_token_and_invokes_a_remote_component() {
     let source = FaultySource::start(|range| body_of(range, LINES), |_, _| None).await;
     let folder = tempfile::tempdir().expect("a folder");
     let store = free_address().await;
     let (host, token) = host(source.url(), store).await;
     let server = ComponentServer::start(host).await;
 
-    let made = orchestrator()
+    let made_token = orchestrator()
         .args(["token", "--token-file"])
         .arg(folder.path().join("made"))
         .output()
         .expect("it runs");
-    let printed = String::from_utf8_lossy(&made.stdout).into_owned();
+    let printed = String::from_utf8_lossy(&made_token.stdout).into_owned();
     let digest = orchestrator::invoke_token::read(&folder.path().join("made"))
         .expect("a token")
         .digest();

@@ -1,12 +1,12 @@
-//! A run goes on where another ended: what is whole is kept, the rest is done, and nobody else does it meanwhile.
+//! A run resumes where an earlier one stopped, and locks the archive against other runs meanwhile.
 
 use crate::harness::faulty_source::{FaultySource, body_of};
 use crate::harness::program::{Background, measured, orchestrator, texts};
-use crate::harness::{expected_tar, files_of, mirror, prefix, run_whole, tars_of};
-use orchestrator::dispatch::{Stop, UPDATES_MAX};
-use orchestrator::verify::verify;
-use prefix_tar::prefix::Prefix;
-use prefix_tar::source::SourceUrl;
+use crate::harness::{expected_tar, files_of, prefix, run_config, run_whole, tars_of, verified};
+use orchestrator::run::event::RUN_EVENTS_MAX;
+use orchestrator::run::shutdown::Shutdown;
+use prefix_tar::protocol::prefix::Prefix;
+use prefix_tar::protocol::source::SourceUrl;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,6 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio_util::sync::CancellationToken;
 
 const LINES: u64 = 5;
 
@@ -22,7 +21,7 @@ async fn good_source() -> FaultySource {
     FaultySource::start(|range| body_of(range, LINES), |_, _| None).await
 }
 
-/// The manifest without its times, generations (which are times, too) and requests.
+/// The manifest without its times and its generations, which are times, too.
 fn manifest(archive: &Path) -> Value {
     let text = std::fs::read(archive.join("manifest.json")).expect("a manifest");
     let mut manifest: Value = serde_json::from_slice(&text).expect("JSON");
@@ -41,16 +40,16 @@ fn modified(archive: &Path, name: &str) -> std::time::SystemTime {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_whole_is_kept_and_the_rest_is_done() {
+async fn a_run_skips_what_is_whole_and_mirrors_the_rest() {
     let source = good_source().await;
     let (archive, undisturbed) = (
         tempfile::tempdir().expect("a folder"),
         tempfile::tempdir().expect("a folder"),
     );
     let run = async |folder: &Path, force| {
-        let mut mirror = mirror(source.url(), folder, "00-07");
-        mirror.force = force;
-        run_whole(mirror).await.outcome
+        let mut config = run_config(source.url(), folder, "00-07");
+        config.force = force;
+        run_whole(config).await.outcome
     };
     run(undisturbed.path(), false).await;
     run(archive.path(), false).await;
@@ -64,16 +63,16 @@ async fn what_is_whole_is_kept_and_the_rest_is_done() {
     std::fs::write(at("04.tar"), &tar).expect("written");
     std::fs::write(at("05.tar"), &tar[..tar.len() - 1]).expect("written");
     let report = std::fs::read_to_string(at("06.json")).expect("read");
-    let elsewhere = report.replace(&source.url().to_string(), "https://elsewhere.example");
-    std::fs::write(at("06.json"), elsewhere).expect("written");
+    let of_other_source = report.replace(&source.url().to_string(), "https://elsewhere.example");
+    std::fs::write(at("06.json"), of_other_source).expect("written");
 
     let before = (
         modified(archive.path(), "00.tar"),
         modified(archive.path(), "07.json"),
     );
     let outcome = run(archive.path(), false).await;
-    let kept: Vec<Prefix> = outcome.kept.into_keys().collect();
-    assert_eq!(kept, [prefix("00"), prefix("07")]);
+    let skipped: Vec<Prefix> = outcome.skipped.into_keys().collect();
+    assert_eq!(skipped, [prefix("00"), prefix("07")]);
     assert_eq!(outcome.stored.len(), 6);
     let after = (
         modified(archive.path(), "00.tar"),
@@ -85,31 +84,31 @@ async fn what_is_whole_is_kept_and_the_rest_is_done() {
 
     let whole = files_of(archive.path());
     let outcome = run(archive.path(), false).await;
-    assert_eq!((outcome.kept.len(), outcome.stored.len()), (8, 0));
-    assert!(whole == files_of(archive.path()), "nothing was written");
+    assert_eq!((outcome.skipped.len(), outcome.stored.len()), (8, 0));
+    assert!(whole == files_of(archive.path()), "a file has changed");
 
     let outcome = run(archive.path(), true).await;
-    assert_eq!((outcome.kept.len(), outcome.stored.len()), (0, 8));
+    assert_eq!((outcome.skipped.len(), outcome.stored.len()), (0, 8));
     assert!(modified(archive.path(), "00.tar") > before.0);
     assert!(tars_of(archive.path()) == tars_of(undisturbed.path()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_is_stopped_before_it_does_anything_leaves_the_manifest() {
+async fn a_run_that_is_stopped_before_its_first_write_leaves_the_manifest() {
     let source = good_source().await;
     let archive = tempfile::tempdir().expect("a folder");
-    run_whole(mirror(source.url(), archive.path(), "00-01")).await;
+    run_whole(run_config(source.url(), archive.path(), "00-01")).await;
     let before = std::fs::read(archive.path().join("manifest.json")).expect("a manifest");
-    let stop = Stop::default();
-    stop.gently.cancel();
-    let (sender, _updates) = tokio::sync::mpsc::channel(UPDATES_MAX);
-    let run = mirror(source.url(), archive.path(), "00-01").run(stop, sender);
+    let shutdown = Shutdown::default();
+    shutdown.graceful.cancel();
+    let (sender, _events) = tokio::sync::mpsc::channel(RUN_EVENTS_MAX);
+    let run = run_config(source.url(), archive.path(), "00-01").run(shutdown, sender);
     let outcome = run.await.expect("a run").outcome;
     assert!(outcome.stored.is_empty() && outcome.failed.is_empty());
     let after = std::fs::read(archive.path().join("manifest.json")).expect("a manifest");
     assert!(
         before == after || outcome.is_complete(),
-        "the manifest is gone or another"
+        "the manifest is gone or differs"
     );
 }
 
@@ -126,17 +125,20 @@ fn start(source: &SourceUrl, archive: &Path, prefixes: &str) -> Background {
     Background(child)
 }
 
-/// Waits until `is_so`; for a minute at the most.
-fn wait_until(mut is_so: impl FnMut() -> bool) {
-    let since = Instant::now();
-    while !is_so() {
-        assert!(since.elapsed() < Duration::from_secs(60), "waited in vain");
+/// Waits until the condition holds, for at most a minute.
+fn wait_until(mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "the condition did not hold within 60 s"
+        );
         std::thread::yield_now();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_run_is_refused_while_the_first_one_lives_and_told_when_it_died() {
+async fn a_second_run_is_refused_while_the_first_one_lives_and_takes_over_when_it_died() {
     let source = FaultySource::start(
         |range| body_of(range, LINES),
         |range, _| (range.index() == 0x800).then_some(crate::harness::faults::SourceFault::Stall),
@@ -163,16 +165,16 @@ async fn a_second_run_is_refused_while_the_first_one_lives_and_told_when_it_died
             .expect("it starts")
     };
     let refused = second().wait_with_output().expect("it ends");
-    let told = texts(&refused);
-    assert_eq!(refused.status.code(), Some(1), "{told}");
+    let printed = texts(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{printed}");
     let pid = format!("another run (process {} on ", first.0.id());
     assert!(
-        told.contains(&pid) && told.contains("wait for its end"),
-        "{told}"
+        printed.contains(&pid) && printed.contains("wait until it ends"),
+        "{printed}"
     );
 
     let pid = format!(
-        "a run that died had this archive (process {} on ",
+        "warning: an earlier run died and left its lock (process {} on ",
         first.0.id()
     );
     drop(first);
@@ -180,40 +182,41 @@ async fn a_second_run_is_refused_while_the_first_one_lives_and_told_when_it_died
     let mut taking_over = second();
     wait_until(|| source.faults().range_requests() > requests);
     taking_over.kill().expect("killed");
-    let told = texts(&taking_over.wait_with_output().expect("it ends"));
-    assert!(told.contains(&pid), "{told}");
+    let printed = texts(&taking_over.wait_with_output().expect("it ends"));
+    assert!(printed.contains(&pid), "{printed}");
 }
 
-/// Looks at the archive for as long as the runs are killed and started again: whatever has its name is whole.
+/// Reads the archive again and again in a thread, and expects every tar under its final name to be
+/// whole.
 struct Watcher {
     stop: Arc<AtomicBool>,
-    looks: Arc<AtomicU64>,
+    reads: Arc<AtomicU64>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Watcher {
     fn start(archive: &Path, expected: BTreeMap<String, Vec<u8>>) -> Self {
-        let (stop, looks) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let (stop, reads) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let (archive, stopped, counted) =
-            (archive.to_owned(), Arc::clone(&stop), Arc::clone(&looks));
+            (archive.to_owned(), Arc::clone(&stop), Arc::clone(&reads));
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 for (name, expected) in &expected {
                     match std::fs::read(archive.join(name)) {
-                        Ok(seen) => assert!(&seen == expected, "{name} was there and not whole"),
+                        Ok(seen) => assert!(&seen == expected, "{name} is there, but not whole"),
                         Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound),
                     }
                     counted.fetch_add(1, Ordering::Relaxed);
                 }
                 assert!(
                     !archive.join("manifest.json").exists(),
-                    "a manifest of half an archive"
+                    "an incomplete archive has a manifest"
                 );
             }
         });
         Self {
             stop,
-            looks,
+            reads,
             thread: Some(thread),
         }
     }
@@ -221,8 +224,8 @@ impl Watcher {
     fn end(mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().expect("running");
-        thread.join().expect("nothing but whole tars was seen");
-        self.looks.load(Ordering::Relaxed)
+        thread.join().expect("every tar was whole");
+        self.reads.load(Ordering::Relaxed)
     }
 }
 
@@ -232,7 +235,7 @@ impl Drop for Watcher {
     }
 }
 
-/// The generations of the prefixes whose report is there.
+/// The generations of the prefixes that have a report, by the report's name.
 fn reported(archive: &Path) -> BTreeMap<String, Value> {
     let mut reports = files_of(archive);
     reports.retain(|name, _| name.len() == "00.json".len() && name.ends_with(".json"));
@@ -245,9 +248,9 @@ fn reported(archive: &Path) -> BTreeMap<String, Value> {
         .collect()
 }
 
-/// Twenty times, at a moment that a seed chooses: after so many requests have come to the source.
+/// Kills the run after a number of requests that a seed chooses, and starts it again.
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_at_any_moment_a_run_that_is_started_again_finishes_and_does_nothing_twice() {
+async fn a_run_that_is_killed_at_twenty_random_moments_finishes_and_repeats_no_prefix() {
     const KILLS: usize = 20;
     const REQUESTS_BETWEEN_MAX: u64 = 10_000;
     let mut random = fastrand::Rng::with_seed(7);
@@ -264,30 +267,30 @@ async fn killed_at_any_moment_a_run_that_is_started_again_finishes_and_does_noth
     let watcher = Watcher::start(archive.path(), expected.clone());
     let mut stored = BTreeMap::new();
     for _ in 0..KILLS {
-        let moment = source.faults().range_requests() + random.u64(1..=REQUESTS_BETWEEN_MAX);
+        let kill_at = source.faults().range_requests() + random.u64(1..=REQUESTS_BETWEEN_MAX);
         let mut run = start(source.url(), archive.path(), "16");
         wait_until(|| {
-            let has_ended = run.0.try_wait().expect("looked at").is_some();
-            assert!(!has_ended, "it was done before it was killed {KILLS} times");
-            source.faults().range_requests() >= moment
+            let has_ended = run.0.try_wait().expect("polled").is_some();
+            assert!(!has_ended, "the run ended before {KILLS} kills");
+            source.faults().range_requests() >= kill_at
         });
         run.0.kill().expect("killed");
         run.0.wait().expect("ended");
         let now = reported(archive.path());
         for (name, generation) in &stored {
-            assert_eq!(now.get(name), Some(generation), "{name} was done twice");
+            assert_eq!(now.get(name), Some(generation), "{name} was mirrored twice");
         }
         stored = now;
     }
-    let looks = watcher.end();
-    let kept = stored.len();
-    assert!(kept > 0, "no prefix was done between the kills");
-    let outcome = run_whole(mirror(source.url(), archive.path(), "00-0F"))
+    let reads = watcher.end();
+    let skipped = stored.len();
+    assert!(skipped > 0, "no prefix was stored between the kills");
+    let outcome = run_whole(run_config(source.url(), archive.path(), "00-0F"))
         .await
         .outcome;
     assert_eq!(
-        (outcome.kept.len(), outcome.stored.len()),
-        (kept, 16 - kept)
+        (outcome.skipped.len(), outcome.stored.len()),
+        (skipped, 16 - skipped)
     );
     let last = reported(archive.path());
     assert!(
@@ -302,12 +305,12 @@ async fn killed_at_any_moment_a_run_that_is_started_again_finishes_and_does_noth
     assert_eq!(
         names.collect::<Vec<_>>(),
         Vec::<String>::new(),
-        "something was left behind"
+        "a hidden file was left behind"
     );
-    let verdict = verify(archive.path(), &CancellationToken::new(), |_| (), || ());
+    let verdict = verified(archive.path());
     assert_eq!(verdict.damages, []);
     measured(&format!(
-        "killed {KILLS} times; {kept} of 16 prefixes were whole by then, {} requests for 65,536 ranges, {looks} looks",
+        "killed {KILLS} times; the last run skipped {skipped} of 16 prefixes; {} requests for 65,536 ranges, {reads} reads",
         source.faults().range_requests()
     ));
 }

@@ -1,36 +1,38 @@
-//! Signed URLs, tokens and keys are seen by nobody who does not need them, however loud the log.
+//! Signed URLs, tokens and keys appear in no log, output, error or process list, at any log level.
 
 use crate::harness::faulty_source::{FaultySource, body_of};
 use crate::harness::program::orchestrator;
 use crate::harness::store_program::{BUCKET, StoreProgram};
-use crate::harness::{fetch, files_of, prefix, stage_of};
+use crate::harness::{default_fixture, fetch, files_of, prefix};
 use bytes::Bytes;
+use emulator::key::ServiceAccountKey;
+use emulator::signature::Verifier;
 use http::{Method, Request};
 use http_body_util::Full;
-use orchestrator::sign::{ServiceAccountKey, UrlSigner};
+use orchestrator::sign::UrlSigner;
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::process::Stdio;
 use std::time::Duration;
 
-/// What stands before a secret, in whatever case.
-const BEFORE_SECRETS: [&str; 3] = ["x-goog-signature=", "bearer ", "private key-----"];
+/// Texts that precede a secret, in lower case.
+const SECRET_MARKERS: [&str; 3] = ["x-goog-signature=", "bearer ", "private key-----"];
 
-/// Expects that nothing stands where a secret would.
+/// Expects every secret in the text to be redacted.
 fn assert_shows_no_secret(what: &str, text: &str) {
     let lower = text.to_ascii_lowercase();
-    for before in BEFORE_SECRETS {
-        for (at, _) in lower.match_indices(before) {
-            let shown = &lower[at + before.len()..];
+    for marker in SECRET_MARKERS {
+        for (at, _) in lower.match_indices(marker) {
+            let secret = &lower[at + marker.len()..];
             assert!(
-                shown.starts_with("<redacted>"),
-                "{what} shows what follows {before}"
+                secret.starts_with("<redacted>"),
+                "{what} shows a secret after `{marker}`"
             );
         }
     }
 }
 
-/// What a process shows to `ps`: its command line and its environment.
+/// The command line and the environment of a process, as `ps` shows them.
 fn shown_to_ps(pid: u32) -> String {
     ["cmdline", "environ"]
         .map(|name| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default())
@@ -65,7 +67,7 @@ async fn a_run_at_trace_level_shows_no_secret() {
     let pid = run.id();
     let watched = std::thread::spawn(move || {
         let mut shown = String::new();
-        while run.try_wait().expect("looked at").is_none() {
+        while run.try_wait().expect("polled").is_none() {
             shown = shown_to_ps(pid) + &shown.chars().take(100_000).collect::<String>();
             std::thread::yield_now();
         }
@@ -73,10 +75,13 @@ async fn a_run_at_trace_level_shows_no_secret() {
     });
     let (output, shown) = watched.join().expect("watched");
     assert!(output.status.success());
-    assert!(shown.contains("--source"), "the process was looked at");
+    assert!(shown.contains("--source"), "the command line was not seen");
     assert_shows_no_secret("ps", &shown);
     let log = String::from_utf8_lossy(&logged.join().expect("a log")).into_owned();
-    assert!(log.lines().count() > 10_000, "it was at trace level");
+    assert!(
+        log.lines().count() > 10_000,
+        "the log is not at trace level"
+    );
     assert_shows_no_secret("the log", &log);
     assert_shows_no_secret("stdout", &String::from_utf8_lossy(&output.stdout));
     for (name, text) in files_of(archive.path()) {
@@ -87,7 +92,7 @@ async fn a_run_at_trace_level_shows_no_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_at_trace_level_shows_neither_the_signatures_it_is_sent_nor_its_key() {
+async fn a_store_at_trace_level_logs_neither_signatures_nor_its_key() {
     let (store, mut log) = StoreProgram::start_at_trace_level();
     let logged = std::thread::spawn(move || {
         let mut text = Vec::new();
@@ -104,7 +109,7 @@ async fn a_store_at_trace_level_shows_neither_the_signatures_it_is_sent_nor_its_
             .sign(Method::PUT, object, &BTreeMap::new(), expiry)
             .await
             .expect("signed");
-        let text = url.expose_to_the_wire().to_owned();
+        let text = url.expose_secret().to_owned();
         let (_, signature) = text.split_once("X-Goog-Signature=").expect("a signature");
         signatures.push(signature.to_owned());
         let uri = if tampered {
@@ -120,7 +125,7 @@ async fn a_store_at_trace_level_shows_neither_the_signatures_it_is_sent_nor_its_
     let log = logged.join().expect("a log");
     assert!(
         log.contains("SignatureDoesNotMatch"),
-        "it was at trace level"
+        "the log is not at trace level"
     );
     assert_shows_no_secret("the log", &log);
     for signature in signatures {
@@ -135,18 +140,18 @@ async fn a_store_at_trace_level_shows_neither_the_signatures_it_is_sent_nor_its_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_carries_a_secret_does_not_show_it_when_it_is_debugged() {
+async fn debug_output_contains_no_secret() {
     let source = FaultySource::start(|range| body_of(range, 5), |_, _| None).await;
-    let stage = stage_of(source.url()).await;
-    let job = stage.job(prefix("AB")).await;
-    let wire = String::from_utf8(job.expose_to_the_wire()).expect("text");
+    let fixture = default_fixture(source.url()).await;
+    let job = fixture.job(prefix("AB")).await;
+    let wire = String::from_utf8(job.expose_secret()).expect("text");
     let (_, signature) = wire.split_once("X-Goog-Signature=").expect("a signature");
-    let bearer = stage.host.token().expose_bearer_to_the_wire();
+    let bearer = fixture.host.token().expose_bearer();
     let key = ServiceAccountKey::generate().expect("a key");
     let shown = format!(
         "{job:?} {:?} {key:?} {:?}",
-        stage.host.token(),
-        stage.destination
+        fixture.host.token(),
+        fixture.destination
     );
     assert!(!shown.contains(&signature[..32]), "{shown}");
     assert!(!shown.contains(&bearer["Bearer ".len()..]), "{shown}");
@@ -154,7 +159,7 @@ async fn what_carries_a_secret_does_not_show_it_when_it_is_debugged() {
 }
 
 #[test]
-fn a_key_that_is_not_usable_is_not_repeated() {
+fn the_error_for_an_unusable_key_does_not_quote_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("key.json");
     let secret = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSj";
@@ -168,9 +173,9 @@ fn a_key_that_is_not_usable_is_not_repeated() {
     ] {
         std::fs::write(&path, &text).expect("written");
         let error = ServiceAccountKey::read(&path)
-            .and_then(|key| orchestrator::local_store::trusting(&key).map(drop))
-            .expect_err("not usable");
-        let told = format!("{error:#} {error:?}");
-        assert!(!told.contains(&secret[..20]), "{told}");
+            .and_then(|key| Verifier::trusting(&key).map(drop))
+            .expect_err("unusable");
+        let shown = format!("{error:#} {error:?}");
+        assert!(!shown.contains(&secret[..20]), "{shown}");
     }
 }

@@ -1,4 +1,4 @@
-//! Long runs: everything fails now and then, and the archive is the one that it would have been.
+//! Runs in which random requests fail: the archive is the same as without faults.
 
 use crate::harness::faults::{
     Faults, SourceFault, StoreFault, seeded_source_fault, seeded_store_fault,
@@ -6,57 +6,59 @@ use crate::harness::faults::{
 use crate::harness::faulty_source::{FaultySource, body_of};
 use crate::harness::faulty_store::FaultyStore;
 use crate::harness::program::measured;
-use crate::harness::{expected_tar, mirror, prefix_set, run, run_behind, tars_of};
-use orchestrator::host::embedded::{DEADLINE_DEFAULT, Origin};
-use orchestrator::mirror::Mirror;
-use orchestrator::retry::FIRST_WAIT_MAX;
-use prefix_tar::source::SourceUrl;
+use crate::harness::{expected_tar, prefix_set, run, run_behind, run_config, tars_of};
+use orchestrator::host::embedded::DEADLINE_DEFAULT;
+use orchestrator::origin::Origin;
+use orchestrator::run::RunConfig;
+use orchestrator::run::retry::FIRST_WAIT_MAX;
+use prefix_tar::protocol::source::SourceUrl;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const LINES: u64 = 5;
 
-/// One request of twenty fails.
-const PER_MILLE: u64 = 50;
+/// One request in twenty fails.
+const FAULTS_PER_MILLE: u64 = 50;
 
-/// Nothing that is not there takes longer than this to be told.
-const TOLD_WITHIN: Duration = Duration::from_secs(360);
+/// The longest time until a run reports a peer that does not answer.
+const REPORTED_WITHIN: Duration = Duration::from_secs(360);
 
-/// Mirrors prefixes while the source and the store fail as `seed` says, and compares the archive with the one of
-/// an undisturbed run.
+/// Mirrors prefixes while the source and the store fail at random, by `seed`, and compares the
+/// archive with the expected one.
 async fn soak(seed: u64, prefixes: &str, parallel: usize) {
     let source = FaultySource::start(
         |range| body_of(range, LINES),
-        move |range, attempt| seeded_source_fault(seed, PER_MILLE, range, attempt),
+        move |range, attempt| seeded_source_fault(seed, FAULTS_PER_MILLE, range, attempt),
     )
     .await;
     let archive = tempfile::tempdir().expect("a folder");
-    let mut mirror = mirror(source.url(), archive.path(), prefixes);
-    mirror.settings.parallel = parallel;
+    let mut config = run_config(source.url(), archive.path(), prefixes);
+    config.dispatch.parallel = parallel;
     let faults = Arc::<Faults>::default();
     let noted = Arc::clone(&faults);
-    let began = Instant::now();
-    let mirrored = run_behind(mirror, move |store| {
-        let plan = move |prefix, attempt| seeded_store_fault(seed, PER_MILLE, prefix, attempt);
+    let started = Instant::now();
+    let run = run_behind(config, move |store| {
+        let plan =
+            move |prefix, attempt| seeded_store_fault(seed, FAULTS_PER_MILLE, prefix, attempt);
         Origin::in_process("localhost", FaultyStore::new(store, noted, plan))
     })
     .await;
-    let seconds = began.elapsed().as_secs_f64();
-    let outcome = &mirrored.outcome;
+    let seconds = started.elapsed().as_secs_f64();
+    let outcome = &run.outcome;
     assert!(outcome.is_complete(), "seed {seed}: {:?}", outcome.failed);
     let tars = tars_of(archive.path());
     assert_eq!(tars.len(), prefix_set(prefixes).count());
     for (name, tar) in tars {
         let expected = expected_tar(&name[..2], |range| body_of(range, LINES));
-        assert!(tar == expected, "seed {seed}: {name} is another");
+        assert!(tar == expected, "seed {seed}: {name} differs");
     }
     let (range_faults, put_faults): (u64, u64) = (
         source.faults().injected().values().sum(),
         faults.injected().values().sum(),
     );
     measured(&format!(
-        "seed {seed}: {} prefixes, {} requests, {range_faults} of them with a fault, {put_faults} PUTs with a fault, {} invocations, {seconds:.0} s",
+        "seed {seed}: {} prefixes, {} requests, {range_faults} of them faulty, {put_faults} faulty PUTs, {} invocations, {seconds:.0} s",
         outcome.stored.len(),
         source.faults().range_requests(),
         outcome
@@ -68,44 +70,44 @@ async fn soak(seed: u64, prefixes: &str, parallel: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_prefixes_with_one_request_of_twenty_failing_are_right() {
+async fn two_prefixes_are_right_although_one_request_in_twenty_fails() {
     soak(1, "00-01", 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; `make soak`"]
-async fn sixty_four_prefixes_with_one_request_of_twenty_failing_are_right_for_five_seeds() {
+async fn sixty_four_prefixes_are_right_for_five_seeds_although_one_request_in_twenty_fails() {
     for seed in 1..=5 {
         soak(seed, "00-3F", 32).await;
     }
 }
 
-/// Runs with everything as the command line has it, against peers that are not there; tells how long that takes to be
-/// told.
-async fn told_after(what: &str, source: SourceUrl, store: Option<Origin>) -> Duration {
+/// Runs with the command line's defaults against a peer that does not answer; returns the time
+/// until the failure is reported.
+async fn time_to_report(what: &str, source: SourceUrl, store: Option<Origin>) -> Duration {
     let archive = tempfile::tempdir().expect("a folder");
-    let mut mirror = mirror(&source, archive.path(), "00-FF");
-    mirror.settings.parallel = 4;
-    mirror.settings.first_wait_max = FIRST_WAIT_MAX;
-    mirror.deadline = DEADLINE_DEFAULT;
-    let began = Instant::now();
-    let mirrored = match store {
-        Some(store) => run_behind(mirror, |_| store).await,
-        None => run(mirror).await,
+    let mut config = run_config(&source, archive.path(), "00-FF");
+    config.dispatch.parallel = 4;
+    config.dispatch.first_wait_max = FIRST_WAIT_MAX;
+    config.deadline = DEADLINE_DEFAULT;
+    let started = Instant::now();
+    let run = match store {
+        Some(store) => run_behind(config, |_| store).await,
+        None => run(config).await,
     };
-    let elapsed = began.elapsed();
-    let failed = mirrored.outcome.failed.values().next().expect("a failure");
+    let elapsed = started.elapsed();
+    let failed = run.outcome.failed.values().next().expect("a failure");
     measured(&format!(
         "| {what} | {:.1} s | {}, {} invocations |",
         elapsed.as_secs_f64(),
         failed.failure,
         failed.attempts
     ));
-    assert_eq!(mirrored.outcome.stored.len(), 0);
+    assert_eq!(run.outcome.stored.len(), 0);
     elapsed
 }
 
-/// A port where connections are neither taken nor refused: its queue is full.
+/// A port that neither accepts nor refuses connections, because its queue is full.
 struct BlackHole {
     address: SocketAddr,
     _listener: std::net::TcpListener,
@@ -116,9 +118,9 @@ impl BlackHole {
     fn new() -> Self {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let address = listener.local_addr().expect("an address");
-        let patience = Duration::from_millis(500);
+        let timeout = Duration::from_millis(500);
         let queue: Vec<TcpStream> =
-            std::iter::from_fn(|| TcpStream::connect_timeout(&address, patience).ok()).collect();
+            std::iter::from_fn(|| TcpStream::connect_timeout(&address, timeout).ok()).collect();
         Self {
             address,
             _listener: listener,
@@ -138,7 +140,7 @@ fn refusing() -> SocketAddr {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; `make soak`"]
-async fn peers_that_are_not_there_are_told_within_minutes() {
+async fn a_peer_that_does_not_answer_is_reported_within_minutes() {
     let stalling = FaultySource::start(
         |range| body_of(range, LINES),
         |_, _| Some(SourceFault::Stall),
@@ -153,51 +155,54 @@ async fn peers_that_are_not_there_are_told_within_minutes() {
     let (hole, store_hole) = (BlackHole::new(), BlackHole::new());
     let store = |address: SocketAddr| Some(Origin::new(false, &address.to_string()));
     let times = futures::join!(
-        told_after("source refuses connections", url_of(refusing()), None),
-        told_after("source is a black hole", url_of(hole.address), None),
-        told_after(
-            "source takes requests, answers nothing",
+        time_to_report("source refuses connections", url_of(refusing()), None),
+        time_to_report("source is a black hole", url_of(hole.address), None),
+        time_to_report(
+            "source accepts requests, but does not answer",
             stalling.url().clone(),
             None
         ),
-        told_after("source sends a byte a second", dripping.url().clone(), None),
-        told_after(
+        time_to_report("source sends a byte a second", dripping.url().clone(), None),
+        time_to_report(
             "store refuses connections",
             good.url().clone(),
             store(refusing())
         ),
-        told_after(
+        time_to_report(
             "store is a black hole",
             good.url().clone(),
             store(store_hole.address)
         ),
     );
     let times = [times.0, times.1, times.2, times.3, times.4, times.5];
-    assert!(times.iter().all(|time| *time < TOLD_WITHIN), "{times:?}");
+    assert!(
+        times.iter().all(|time| *time < REPORTED_WITHIN),
+        "{times:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes; `make soak`"]
-async fn a_store_that_stops_reading_is_told_within_minutes() {
+async fn a_store_that_stops_reading_is_reported_within_minutes() {
     let good = FaultySource::start(|range| body_of(range, LINES), |_, _| None).await;
     let archive = tempfile::tempdir().expect("a folder");
-    let began = Instant::now();
-    let mirrored = run_behind(mirror_of(&good, archive.path()), |store| {
+    let started = Instant::now();
+    let run = run_behind(config_of(&good, archive.path()), |store| {
         let always = |_, _| Some(StoreFault::Stall);
         Origin::in_process("localhost", FaultyStore::new(store, Arc::default(), always))
     })
     .await;
-    let failed = mirrored.outcome.failed.values().next().expect("a failure");
-    let seconds = began.elapsed().as_secs_f64();
+    let failed = run.outcome.failed.values().next().expect("a failure");
+    let seconds = started.elapsed().as_secs_f64();
     measured(&format!(
         "| store stops reading | {seconds:.1} s | {}, {} invocations |",
         failed.failure, failed.attempts
     ));
-    assert!(began.elapsed() < TOLD_WITHIN);
+    assert!(started.elapsed() < REPORTED_WITHIN);
 }
 
-fn mirror_of(source: &FaultySource, folder: &std::path::Path) -> Mirror {
-    let mut mirror = mirror(source.url(), folder, "00");
-    mirror.deadline = DEADLINE_DEFAULT;
-    mirror
+fn config_of(source: &FaultySource, folder: &std::path::Path) -> RunConfig {
+    let mut config = run_config(source.url(), folder, "00");
+    config.deadline = DEADLINE_DEFAULT;
+    config
 }

@@ -1,33 +1,34 @@
-//! A source that is wrong: what passes is borne, what lasts is named, and neither gets into a tar.
+//! A faulty source: a transient fault costs a retry, a persistent one is reported with its range, and
+//! neither gets into a tar.
 
 use crate::harness::faults::SourceFault;
 use crate::harness::faulty_source::{FaultySource, body_of};
 use crate::harness::program::measured;
-use crate::harness::{Stage, expected_tar, prefix, stage_of};
+use crate::harness::{Fixture, default_fixture, expected_tar, prefix};
 use futures::StreamExt as _;
-use prefix_tar::failure::{Failure, FailureKind};
 use prefix_tar::limits::{RANGE_ATTEMPTS_MAX, RETRY_AFTER_MAX};
-use prefix_tar::prefix::RangeName;
+use prefix_tar::protocol::failure::{Failure, FailureKind};
+use prefix_tar::protocol::prefix::RangeName;
 use std::time::Instant;
 
-/// Lines of a range: few, because it is the faults that matter.
+/// Lines of a range. Few, because only the faults matter.
 const LINES: u64 = 5;
 
-/// Faults that are tried at the same time.
-const AT_ONCE: usize = 10;
+/// Faults that are injected at the same time.
+const CONCURRENT_FAULTS_MAX: usize = 10;
 
 /// One range in so many has the fault, at its first attempt.
-const EVERY: u16 = 256;
+const RANGES_PER_FAULT: u16 = 256;
 
-fn every_so_many(fault: SourceFault) -> impl Fn(RangeName, u32) -> Option<SourceFault> {
+fn at_first_attempts(fault: SourceFault) -> impl Fn(RangeName, u32) -> Option<SourceFault> {
     move |range, attempt| {
-        let is_hit = attempt == 1 && range.index() % EVERY == EVERY - 1;
+        let is_hit = attempt == 1 && range.index() % RANGES_PER_FAULT == RANGES_PER_FAULT - 1;
         is_hit.then_some(fault)
     }
 }
 
-/// Faults that pass when they are met once.
-const PASSING: [SourceFault; 30] = [
+/// Faults that a retry overcomes.
+const TRANSIENT: [SourceFault; 30] = [
     SourceFault::Closed,
     SourceFault::ResetAt(0),
     SourceFault::ResetAt(50),
@@ -56,157 +57,157 @@ const PASSING: [SourceFault; 30] = [
     SourceFault::Headers(100_000),
     SourceFault::HeaderBytes(1_000_000),
     SourceFault::ChunkedGarbage,
-    SourceFault::NoHttp,
+    SourceFault::NotHttp,
     SourceFault::Brotli,
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fault_that_passes_costs_a_retry_and_changes_nothing() {
-    futures::stream::iter(PASSING)
-        .for_each_concurrent(AT_ONCE, passes)
+async fn a_transient_fault_costs_a_retry_and_does_not_change_the_tar() {
+    futures::stream::iter(TRANSIENT)
+        .for_each_concurrent(CONCURRENT_FAULTS_MAX, assert_transient)
         .await;
 }
 
-/// Has a prefix mirrored whose source has this fault now and then.
-async fn passes(fault: SourceFault) {
-    let source = FaultySource::start(|range| body_of(range, LINES), every_so_many(fault)).await;
-    let stage = stage_of(source.url()).await;
-    let began = Instant::now();
-    let report = stage.invoke(stage.job(prefix("AB")).await).await;
+/// Mirrors a prefix whose source sometimes has this fault, and expects the right tar.
+async fn assert_transient(fault: SourceFault) {
+    let source = FaultySource::start(|range| body_of(range, LINES), at_first_attempts(fault)).await;
+    let fixture = default_fixture(source.url()).await;
+    let started = Instant::now();
+    let report = fixture.invoke(fixture.job(prefix("AB")).await).await;
     let report = report.unwrap_or_else(|failure| panic!("{fault:?}: {failure}"));
     let injected: u64 = source.faults().injected().values().sum();
-    assert_eq!(injected, u64::from(4096 / EVERY), "{fault:?}");
-    // A connection that broke may take along what was sent on it next; what was injected was tried again.
+    assert_eq!(injected, u64::from(4096 / RANGES_PER_FAULT), "{fault:?}");
+    // A broken connection may also lose the request that was sent on it next.
     assert!(report.retries >= injected, "{fault:?}: {}", report.retries);
     assert_eq!(report.requests, 4096 + report.retries);
     assert!(
-        stage.tar("AB") == expected_tar("AB", |range| body_of(range, LINES)),
-        "{fault:?}: the tar is another"
+        fixture.tar("AB") == expected_tar("AB", |range| body_of(range, LINES)),
+        "{fault:?}: the tar differs"
     );
     measured(&format!(
         "| {fault:?} | {injected} of 4,096 ranges, once | stored, {} retries, {:.1} s | right |",
         report.retries,
-        began.elapsed().as_secs_f64()
+        started.elapsed().as_secs_f64()
     ));
 }
 
-/// Invokes with a source whose range AB123 always has this fault.
-async fn always(fault: SourceFault) -> (Failure, u64, Stage) {
+/// Mirrors a prefix whose range AB123 always has this fault, and expects a failure.
+async fn always(fault: SourceFault) -> (Failure, u64, Fixture) {
     let source = FaultySource::start(
         |range| body_of(range, LINES),
         move |range, _| (range.index() == 0x123).then_some(fault),
     )
     .await;
-    let stage = stage_of(source.url()).await;
-    let began = Instant::now();
-    let job = stage.job(prefix("AB")).await;
-    let failure = stage.invoke(job).await.expect_err("it lasts");
+    let fixture = default_fixture(source.url()).await;
+    let started = Instant::now();
+    let job = fixture.job(prefix("AB")).await;
+    let failure = fixture.invoke(job).await.expect_err("a persistent fault");
     let injected: u64 = source.faults().injected().values().sum();
     measured(&format!(
         "| {fault:?} | AB123, always: {injected} times | {failure} ({:.1} s) | no object |",
-        began.elapsed().as_secs_f64()
+        started.elapsed().as_secs_f64()
     ));
-    (failure, injected, stage)
+    (failure, injected, fixture)
 }
 
-/// As often as a range is asked for.
-const MOST: u64 = RANGE_ATTEMPTS_MAX as u64;
+/// The most attempts at a range.
+const ATTEMPTS_MAX: u64 = RANGE_ATTEMPTS_MAX as u64;
 
-/// Faults that last: how often each is met, what it is called, and what the message has.
-const LASTING: [(SourceFault, u64, FailureKind, &str); 21] = [
+/// Persistent faults: the requests that meet each, the failure's kind, and a part of its message.
+const PERSISTENT: [(SourceFault, u64, FailureKind, &str); 21] = [
     (
         SourceFault::Closed,
-        MOST,
+        ATTEMPTS_MAX,
         FailureKind::SourceUnreachable,
         "the connection was lost in 6 attempts over",
     ),
     (
         SourceFault::Status(503),
-        MOST,
+        ATTEMPTS_MAX,
         FailureKind::SourceStatus,
         "answered 503 in 6 attempts over",
     ),
     (
         SourceFault::Html,
-        MOST,
+        ATTEMPTS_MAX,
         FailureKind::RangeInvalid,
         "line 1 does not begin with 35 upper-case hex",
     ),
     (
         SourceFault::Truncated,
-        MOST,
+        ATTEMPTS_MAX,
         FailureKind::SourceUnreachable,
         "the connection was lost in 6 attempts",
     ),
     (
         SourceFault::TruncatedChunked,
-        MOST,
+        ATTEMPTS_MAX,
         FailureKind::RangeInvalid,
         "is cut off by the end of the body",
     ),
     (
         SourceFault::Reordered,
-        MOST,
+        ATTEMPTS_MAX,
         FailureKind::RangeInvalid,
-        "line 2 is not in strictly rising order",
+        "line 2 is not in strictly increasing order",
     ),
     (
         SourceFault::Duplicated,
-        MOST,
+        ATTEMPTS_MAX,
         FailureKind::RangeInvalid,
-        "line 2 is not in strictly rising order",
+        "line 2 is not in strictly increasing order",
     ),
     (
         SourceFault::LowerCase,
-        MOST,
+        ATTEMPTS_MAX,
         FailureKind::RangeInvalid,
         "line 1 does not begin with 35",
     ),
     (
         SourceFault::LfOnly,
-        MOST,
+        ATTEMPTS_MAX,
         FailureKind::RangeInvalid,
         "line 1 does not end in CRLF",
     ),
     (
         SourceFault::OtherMode,
-        MOST,
+        ATTEMPTS_MAX,
         FailureKind::RangeInvalid,
         "line 1 does not begin with 35",
     ),
     (
         SourceFault::OtherRange(7),
-        MOST,
+        ATTEMPTS_MAX,
         FailureKind::RangeInvalid,
-        "it is the body of AB007, too in 6 attempts",
+        "it is the body of AB007 in 6 attempts",
     ),
     (
         SourceFault::Padding,
-        MOST,
+        ATTEMPTS_MAX,
         FailureKind::RangeInvalid,
         "has no decimal count from 1",
     ),
     (
         SourceFault::GzipDamaged,
-        MOST,
+        ATTEMPTS_MAX,
         FailureKind::RangeInvalid,
         "the gzip body is damaged or cut off",
     ),
     (
         SourceFault::GzipCut,
-        MOST,
+        ATTEMPTS_MAX,
         FailureKind::RangeInvalid,
         "the gzip body ",
     ),
     (
         SourceFault::GzipBomb,
-        MOST,
+        ATTEMPTS_MAX,
         FailureKind::RangeInvalid,
         "the gzip body is damaged or cut off",
     ),
     (
-        SourceFault::NoHttp,
-        MOST,
+        SourceFault::NotHttp,
+        ATTEMPTS_MAX,
         FailureKind::SourceUnreachable,
         "in 6 attempts over",
     ),
@@ -243,45 +244,50 @@ const LASTING: [(SourceFault, u64, FailureKind, &str); 21] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fault_that_lasts_is_tried_as_often_as_allowed_and_named_with_its_range() {
+async fn a_persistent_fault_is_retried_up_to_the_limit_and_reported_with_its_range() {
     let outcomes =
-        futures::future::join_all(LASTING.map(async |case| (case, always(case.0).await)));
-    for ((fault, times, kind, message), (failure, injected, stage)) in outcomes.await {
+        futures::future::join_all(PERSISTENT.map(async |case| (case, always(case.0).await)));
+    for ((fault, times, kind, message), (failure, injected, fixture)) in outcomes.await {
         assert_eq!(injected, times, "{fault:?}");
         assert_eq!(failure.kind, kind, "{fault:?}: {failure}");
         assert!(failure.message.contains(message), "{fault:?}: {failure}");
+        assert!(!failure.message.contains("--"), "a flag in {failure}");
         assert_eq!(failure.retryable, times > 1, "{fault:?}");
         let range = failure.range.map(|range| range.to_string());
         assert_eq!(range.as_deref(), Some("AB123"), "{fault:?}");
-        assert_eq!(stage.into_files().await, Vec::<String>::new(), "{fault:?}");
+        assert_eq!(
+            fixture.into_file_names().await,
+            Vec::<String>::new(),
+            "{fault:?}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_asks_for_a_longer_wait_than_an_invocation_has_is_not_asked_again() {
+async fn a_retry_after_beyond_the_longest_wait_ends_the_attempts() {
     let longest = RETRY_AFTER_MAX.as_secs();
-    let (failure, injected, _stage) = always(SourceFault::RetryAfter(429, longest + 1)).await;
+    let (failure, injected, _fixture) = always(SourceFault::RetryAfter(429, longest + 1)).await;
     assert_eq!((failure.kind, injected), (FailureKind::SourceStatus, 1));
     assert_eq!(failure.retry_after_seconds, Some(longest + 1));
     assert!(
-        failure.message.contains("asks to be left alone"),
+        failure.message.contains("its Retry-After exceeds"),
         "{failure}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_that_mostly_fails_ends_the_invocation_by_its_budget() {
-    // Nine requests of ten fail, but never the sixth for the same range: only the budget can end this.
+async fn a_source_that_mostly_fails_exhausts_the_retry_budget() {
+    // Five of six attempts at a range fail, but never the last one: only the budget ends this.
     let source = FaultySource::start(
         |range| body_of(range, LINES),
         |_, attempt| (attempt < RANGE_ATTEMPTS_MAX).then_some(SourceFault::Status(500)),
     )
     .await;
-    let stage = stage_of(source.url()).await;
-    let job = stage.job(prefix("AB")).await;
-    let failure = stage.invoke(job).await.expect_err("a budget");
+    let fixture = default_fixture(source.url()).await;
+    let job = fixture.job(prefix("AB")).await;
+    let failure = fixture.invoke(job).await.expect_err("an exhausted budget");
     assert!(
-        failure.message.contains("had to be sent again"),
+        failure.message.contains("has used up its retries"),
         "{failure}"
     );
     let requests = source.faults().range_requests();
@@ -289,17 +295,17 @@ async fn a_source_that_mostly_fails_ends_the_invocation_by_its_budget() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_range_that_stalls_is_asked_for_again_after_its_timeout() {
+async fn a_range_that_stalls_is_requested_again_after_its_timeout() {
     let source = FaultySource::start(
         |range| body_of(range, LINES),
         |range, attempt| (range.index() == 0x123 && attempt == 1).then_some(SourceFault::Stall),
     )
     .await;
-    let stage = stage_of(source.url()).await;
-    let report = stage
-        .invoke(stage.job(prefix("AB")).await)
+    let fixture = default_fixture(source.url()).await;
+    let report = fixture
+        .invoke(fixture.job(prefix("AB")).await)
         .await
         .expect("stored");
     assert_eq!(report.retries, 1);
-    assert!(stage.tar("AB") == expected_tar("AB", |range| body_of(range, LINES)));
+    assert!(fixture.tar("AB") == expected_tar("AB", |range| body_of(range, LINES)));
 }

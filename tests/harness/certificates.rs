@@ -1,23 +1,26 @@
-//! A certificate authority that nobody else trusts, and a certificate of it.
+//! Issues a server certificate from a new certificate authority (CA) that no system trusts.
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::path::Path;
 
-/// The authority's certificate.
+/// The file of the CA's certificate.
 pub(crate) const CA_FILE: &str = "ca.pem";
 
-/// The server's certificate.
+/// The file of the server's certificate.
 pub(crate) const CERTIFICATE_FILE: &str = "certificate.pem";
 
-/// The server's key.
+/// The file of the server's private key.
 pub(crate) const KEY_FILE: &str = "key.pem";
 
-/// Writes an authority, and a certificate and its key for `names`, into a folder.
+/// Creates a CA and a certificate for `names`. Writes both certificates and the server's key into
+/// `folder`.
 pub(crate) fn write(folder: &Path, names: &[&str]) {
     let mut authority = CertificateParams::new(Vec::new()).expect("parameters");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority_key = KeyPair::generate().expect("a key");
-    let authority_certificate = authority.self_signed(&authority_key).expect("a CA");
+    let authority_key = KeyPair::generate().expect("a CA key");
+    let authority_certificate = authority
+        .self_signed(&authority_key)
+        .expect("a CA certificate");
     let issuer = Issuer::new(authority, authority_key);
     let key = KeyPair::generate().expect("a key");
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -30,6 +33,6 @@ pub(crate) fn write(folder: &Path, names: &[&str]) {
         (CERTIFICATE_FILE, certificate.pem()),
         (KEY_FILE, key.serialize_pem()),
     ] {
-        std::fs::write(folder.join(name), text).expect("written");
+        std::fs::write(folder.join(name), text).expect("a written file");
     }
 }

@@ -1,42 +1,41 @@
-//! The component behind a socket, as `spin up` and `wasmtime serve` have it: the embedded host, with a server in front.
+//! Serves the component over a socket, like `spin up` and `wasmtime serve`, but on the embedded
+//! host.
 
 use super::source::listener;
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
-use orchestrator::host::embedded::EmbeddedHost;
+use orchestrator::host::embedded::{AnswerBody, EmbeddedHost};
 use orchestrator::host::remote::ComponentUrl;
 use orchestrator::http_server::HttpServer;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
-use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 
-type AnswerBody = UnsyncBoxBody<Bytes, std::io::Error>;
+/// Chunks of a response body that are queued for sending.
+const QUEUED_CHUNKS_MAX: usize = 4;
 
-/// Pieces of an answer on their way.
-const PIECES_MAX: usize = 4;
-
-/// A component behind a socket.
+/// A component that listens on a port of its own.
 pub(crate) struct ComponentServer {
     server: Option<HttpServer>,
     url: ComponentUrl,
     invocations: Arc<AtomicU32>,
-    under_way: Arc<Mutex<Vec<AbortHandle>>>,
+    tasks: Arc<Mutex<Vec<AbortHandle>>>,
 }
 
 impl ComponentServer {
+    /// Serves the component that `host` runs.
     pub(crate) async fn start(host: Arc<EmbeddedHost>) -> Self {
         let invocations = Arc::<AtomicU32>::default();
-        let under_way = Arc::<Mutex<Vec<AbortHandle>>>::default();
-        let (counted, noted) = (Arc::clone(&invocations), Arc::clone(&under_way));
+        let tasks = Arc::<Mutex<Vec<AbortHandle>>>::default();
+        let (server_invocations, server_tasks) = (Arc::clone(&invocations), Arc::clone(&tasks));
         let server = HttpServer::start(listener().await, move |request| {
-            counted.fetch_add(1, Ordering::Relaxed);
+            server_invocations.fetch_add(1, Ordering::Relaxed);
             let (sender, head) = oneshot::channel();
             let task = tokio::spawn(invoke(Arc::clone(&host), request, sender));
-            noted
+            server_tasks
                 .lock()
                 .expect("not poisoned")
                 .push(task.abort_handle());
@@ -48,7 +47,7 @@ impl ComponentServer {
             url: url.parse().expect("a URL"),
             server: Some(server),
             invocations,
-            under_way,
+            tasks,
         }
     }
 
@@ -56,14 +55,15 @@ impl ComponentServer {
         &self.url
     }
 
+    /// How many requests have arrived.
     pub(crate) fn invocations(&self) -> u32 {
         self.invocations.load(Ordering::Relaxed)
     }
 
-    /// Ends at once, with everything that is under way.
+    /// Stops at once and aborts the invocations in progress.
     pub(crate) fn kill(&mut self) {
         drop(self.server.take());
-        for task in self.under_way.lock().expect("not poisoned").drain(..) {
+        for task in self.tasks.lock().expect("not poisoned").drain(..) {
             task.abort();
         }
     }
@@ -88,25 +88,22 @@ async fn invoke(
     let mut request = Request::from_parts(parts, body.to_bytes());
     *request.uri_mut() = http::Uri::from_static("http://component/");
     let answer = async |response: Response<_>| {
-        let (parts, mut body): (_, wasmtime_wasi_http::p2::body::HyperOutgoingBody) =
-            response.into_parts();
-        let (sender, mut pieces) = mpsc::channel::<Bytes>(PIECES_MAX);
+        let (parts, mut body): (_, AnswerBody) = response.into_parts();
+        let (sender, mut chunks) = mpsc::channel::<Bytes>(QUEUED_CHUNKS_MAX);
         let stream = futures::stream::poll_fn(move |context| {
-            pieces
+            chunks
                 .poll_recv(context)
-                .map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+                .map(|chunk| chunk.map(|chunk| Ok(Frame::data(chunk))))
         });
         let stream = StreamBody::new(stream).boxed_unsync();
         head.send(Response::from_parts(parts, stream)).ok()?;
         while let Some(Ok(frame)) = body.frame().await {
-            if let Ok(piece) = frame.into_data() {
-                sender.send(piece).await.ok()?;
+            if let Ok(chunk) = frame.into_data() {
+                sender.send(chunk).await.ok()?;
             }
         }
         Some(())
     };
-    // An instance that dies ends its answer without a final event.
-    let _ = host
-        .call(request, MemoryOutputPipe::new(4096), answer)
-        .await;
+    // If the instance dies, the response ends without a final event.
+    let _ = host.call(request, answer).await;
 }

@@ -1,91 +1,94 @@
-//! What can be wrong with an answer, and which requests get which fault: from a seed, so that a run that fails can
-//! be repeated by its number, in whatever order its requests come.
+//! Defines the faults that tests inject, counts them, and picks random faults from a seed.
+//!
+//! A seeded fault depends only on the seed, the range or prefix, and the attempt. A failed run can
+//! therefore be repeated from its seed, in whatever order its requests arrive.
 
-use prefix_tar::prefix::{Prefix, RangeName};
+use prefix_tar::protocol::prefix::{Prefix, RangeName};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-/// A fault of a source's answer.
+/// A fault in a source's response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum SourceFault {
-    /// The connection is closed without an answer.
+    /// The connection closes without a response.
     Closed,
-    /// The connection is reset after so many bytes of the answer.
+    /// The connection is reset after this many bytes of the response.
     ResetAt(usize),
-    /// Nothing is answered, and the connection stays.
+    /// The connection stays open without a response.
     Stall,
-    /// The head, and then a byte of the body every so often, in milliseconds.
+    /// The head, then one byte of the body at a time, with this many milliseconds in between.
     Drip(u64),
-    /// A status without a body.
+    /// This status, with a short HTML body.
     Status(u16),
-    /// A status with this Retry-After, in seconds.
+    /// This status, with a `Retry-After` of this many seconds.
     RetryAfter(u16, u64),
-    /// A status with a Retry-After that is a date so many seconds from now.
+    /// This status, with a `Retry-After` date this many seconds from now.
     RetryAfterDate(u16, u64),
-    /// 200 and a page of HTML, as a captive portal has it.
+    /// 200 with an HTML page, like a captive portal.
     Html,
-    /// Half of the body, with the whole one's Content-Length.
+    /// Half of the body, with the `Content-Length` of the whole body.
     Truncated,
-    /// Half of the body, chunked, ended in good order.
+    /// Half of the body, in correctly terminated chunked encoding.
     TruncatedChunked,
-    /// Two lines in each other's place.
+    /// Two lines swapped.
     Reordered,
-    /// A line twice.
+    /// One line repeated.
     Duplicated,
-    /// Lower-case hex.
+    /// Lowercase hex digits.
     LowerCase,
-    /// LF without CR.
+    /// LF line ends instead of CRLF.
     LfOnly,
-    /// The body of the range at this index of the prefix.
+    /// The body of another range: the one at this index of the same prefix.
     OtherRange(u16),
-    /// A body of the other mode: shorter suffixes.
+    /// A body of the API's NTLM mode, which has shorter suffixes.
     OtherMode,
-    /// A padding line: a count of 0.
+    /// A padding line, which has a count of 0.
     Padding,
-    /// Longer than a range may be.
+    /// A body that exceeds the size limit of a range.
     Oversized,
-    /// gzip with a byte changed.
+    /// A gzip body with one byte changed.
     GzipDamaged,
-    /// gzip, cut in the middle and ended in good order: its last bytes state any size.
+    /// Half of a gzip body, in correctly terminated chunked encoding. Its last four bytes, where
+    /// gzip states the decoded size, are arbitrary.
     GzipCut,
-    /// gzip that states little and decodes to 64 MiB.
+    /// A gzip body that states a small size but decodes to 64 MiB.
     GzipBomb,
-    /// A body that does not end.
+    /// A body that never ends.
     Endless,
-    /// So many headers.
+    /// A response with this many additional headers.
     Headers(usize),
-    /// One header of so many bytes.
+    /// A response with an `ETag` of this many bytes.
     HeaderBytes(usize),
-    /// Chunked, with something that is no chunk.
+    /// Invalid chunked encoding.
     ChunkedGarbage,
-    /// Something that is no HTTP.
-    NoHttp,
-    /// A content-encoding that was not asked for.
+    /// The greeting of another protocol instead of HTTP.
+    NotHttp,
+    /// A `Content-Encoding` that the request does not accept.
     Brotli,
     /// A redirect to another host.
     Redirect,
 }
 
-/// A fault of a store's answer to a PUT.
+/// A fault in a store's response to a PUT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum StoreFault {
-    /// This status before anything of the body is read.
+    /// This status, before any of the body is read.
     Before(u16),
-    /// This status after so many bytes of the body.
-    Amid(u16, u64),
-    /// The connection is lost after so many bytes of the body.
+    /// This status, after this many bytes of the body.
+    Midway(u16, u64),
+    /// The connection is reset after this many bytes of the body.
     CutAt(u64),
     /// This status, although the object is stored.
     AfterStoring(u16),
-    /// The connection is lost, although the object is stored.
+    /// The connection is reset, although the object is stored.
     LostAfterStoring,
-    /// Another checksum than the object's.
+    /// The object is stored, but the response has the wrong checksum.
     WrongHash,
-    /// Nothing is read, and nothing answered.
+    /// The store neither reads the body nor responds.
     Stall,
 }
 
-/// Which requests get which fault, and how many got one.
+/// Counts attempts and injected faults.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     counts: Mutex<Counts>,
@@ -99,7 +102,7 @@ struct Counts {
 }
 
 impl Faults {
-    /// Counts a request for `range`; answers which attempt it is, from 1.
+    /// Counts a request for `range` and returns the number of the attempt, from 1.
     pub(crate) fn range_attempt(&self, range: RangeName) -> u32 {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let attempts = counts.range_attempts.entry(range).or_default();
@@ -107,7 +110,7 @@ impl Faults {
         *attempts
     }
 
-    /// Counts a PUT of `prefix`; answers which attempt it is, from 1.
+    /// Counts a PUT of `prefix` and returns the number of the attempt, from 1.
     pub(crate) fn put_attempt(&self, prefix: Prefix) -> u32 {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let attempts = counts.put_attempts.entry(prefix).or_default();
@@ -115,26 +118,26 @@ impl Faults {
         *attempts
     }
 
-    /// Notes that a fault was injected.
-    pub(crate) fn note(&self, fault: &impl std::fmt::Debug) {
+    /// Counts an injected fault.
+    pub(crate) fn record(&self, fault: &impl std::fmt::Debug) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.injected.entry(format!("{fault:?}")).or_default() += 1;
     }
 
-    /// How often each fault was injected.
+    /// How often each fault was injected, by its `Debug` form.
     pub(crate) fn injected(&self) -> BTreeMap<String, u64> {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.injected.clone()
     }
 
-    /// Requests for ranges so far, faults and all.
+    /// Requests for ranges so far, including those that got a fault.
     pub(crate) fn range_requests(&self) -> u64 {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.range_attempts.values().copied().map(u64::from).sum()
     }
 }
 
-/// A source's faults that pass quickly, for a soak.
+/// The faults for a soak test: those that end the attempt at once.
 const QUICK_SOURCE_FAULTS: [SourceFault; 22] = [
     SourceFault::Closed,
     SourceFault::ResetAt(0),
@@ -160,7 +163,7 @@ const QUICK_SOURCE_FAULTS: [SourceFault; 22] = [
     SourceFault::ChunkedGarbage,
 ];
 
-/// The fault that a seed has for a request of a range, if it has one: `per_mille` of a thousand have.
+/// Picks the fault for an attempt at a range. `per_mille` of 1,000 attempts get one.
 pub(crate) fn seeded_source_fault(
     seed: u64,
     per_mille: u64,
@@ -173,7 +176,7 @@ pub(crate) fn seeded_source_fault(
         .then(|| QUICK_SOURCE_FAULTS[random.usize(..QUICK_SOURCE_FAULTS.len())])
 }
 
-/// The fault that a seed has for a PUT, if it has one.
+/// Picks the fault for an attempt at a PUT. `per_mille` of 1,000 attempts get one.
 pub(crate) fn seeded_store_fault(
     seed: u64,
     per_mille: u64,
@@ -188,7 +191,7 @@ pub(crate) fn seeded_store_fault(
     let bytes = random.u64(..1_000_000);
     let faults = [
         StoreFault::Before(503),
-        StoreFault::Amid(500, bytes),
+        StoreFault::Midway(500, bytes),
         StoreFault::CutAt(bytes),
         StoreFault::AfterStoring(503),
         StoreFault::LostAfterStoring,

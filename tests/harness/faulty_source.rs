@@ -1,25 +1,27 @@
-//! A source whose answers are wrong where the test says so: a small HTTP/1.1 server by hand, because a good one
-//! refuses to send what is sent here.
+//! A source that injects faults into its responses.
+//!
+//! It implements HTTP/1.1 itself, because a correct server library refuses to send most of these
+//! responses.
 
 use super::faults::{Faults, SourceFault};
 use super::source::{listener, valid_body};
 use flate2::{Compression, write::GzEncoder};
 use prefix_tar::limits::RANGE_BYTES_MAX;
-use prefix_tar::prefix::{Prefix, RangeName};
-use prefix_tar::source::SourceUrl;
+use prefix_tar::protocol::prefix::{Prefix, RangeName};
+use prefix_tar::protocol::source::SourceUrl;
 use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// A request's head, in bytes.
+/// The largest request head that the source reads, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 type Plan = dyn Fn(RangeName, u32) -> Option<SourceFault> + Send + Sync;
 type Bodies = dyn Fn(RangeName) -> Vec<u8> + Send + Sync;
 
-/// A source that is wrong now and then. It ends with the test.
+/// A source that injects faults. It stops when dropped.
 pub(crate) struct FaultySource {
     url: SourceUrl,
     faults: Arc<Faults>,
@@ -33,7 +35,8 @@ impl Drop for FaultySource {
 }
 
 impl FaultySource {
-    /// A source of `bodies` whose faults are by `plan`: of which range, at which attempt, from 1.
+    /// Starts a source that serves `bodies`. `plan` gets the range and the number of the attempt,
+    /// from 1, and chooses the fault.
     pub(crate) async fn start(
         bodies: impl Fn(RangeName) -> Vec<u8> + Send + Sync + 'static,
         plan: impl Fn(RangeName, u32) -> Option<SourceFault> + Send + Sync + 'static,
@@ -41,18 +44,18 @@ impl FaultySource {
         let listener = listener().await;
         let address = listener.local_addr().expect("an address");
         let faults = Arc::<Faults>::default();
-        let noted = Arc::clone(&faults);
+        let server_faults = Arc::clone(&faults);
         let (bodies, plan): (Arc<Bodies>, Arc<Plan>) = (Arc::new(bodies), Arc::new(plan));
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let connection = Connection {
                     stream,
-                    faults: Arc::clone(&noted),
+                    faults: Arc::clone(&server_faults),
                     bodies: Arc::clone(&bodies),
                     plan: Arc::clone(&plan),
                 };
-                // That a client closed its end, or was reset, is what this is for.
+                // Closed and reset connections are expected.
                 connections.spawn(async move { connection.serve().await.unwrap_or_default() });
             }
         });
@@ -72,20 +75,22 @@ impl FaultySource {
     }
 }
 
-/// The body of a range that every test can make again: about `lines` lines that differ from range to range.
+/// The body of `range`: `lines` to `lines + 6` lines, always the same for this range and different
+/// from all others.
 pub(crate) fn body_of(range: RangeName, lines: u64) -> Vec<u8> {
     let number = u128::from(range.prefix().number()) << 12 | u128::from(range.index());
-    let count = lines + u64::try_from(number % 7).expect("small");
+    let count = lines + u64::try_from(number % 7).expect("a number below 7");
     let text: String = (0..count)
         .map(|line| {
             let suffix = u128::from(line) << 64 | number << 8 | 0xA;
             format!("{suffix:035X}:{}\r\n", line + 1)
         })
         .collect();
-    // As the real API's, without the last line's end.
+    // Like the real API, the body has no line end after its last line.
     text.trim_end().as_bytes().to_vec()
 }
 
+/// A client's connection.
 struct Connection {
     stream: TcpStream,
     faults: Arc<Faults>,
@@ -94,7 +99,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// Answers one request after the other, until one is answered by ending the connection.
+    /// Answers requests in turn until the client or a fault closes the connection.
     async fn serve(mut self) -> io::Result<()> {
         self.stream.set_nodelay(true)?;
         while let Some(range) = self.next_request().await? {
@@ -104,28 +109,30 @@ impl Connection {
                 self.stream.write_all(&good(&body)).await?;
                 continue;
             };
-            self.faults.note(&fault);
+            self.faults.record(&fault);
             if let SourceFault::OtherRange(index) = fault {
                 let other = (self.bodies)(range.prefix().range(index));
                 self.stream.write_all(&good(&other)).await?;
                 continue;
             }
-            if !self.answer_wrongly(fault, &body).await? {
+            if !self.inject(fault, &body).await? {
                 return Ok(());
             }
         }
         Ok(())
     }
 
+    /// Reads a request. Returns `None` if it is not for a range, or if the client closed the
+    /// connection.
     async fn next_request(&mut self) -> io::Result<Option<RangeName>> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") && head.len() < HEAD_BYTES_MAX {
-            let mut piece = [0; 1024];
-            let read = self.stream.read(&mut piece).await?;
+            let mut chunk = [0; 1024];
+            let read = self.stream.read(&mut chunk).await?;
             if read == 0 {
                 return Ok(None);
             }
-            head.extend_from_slice(&piece[..read]);
+            head.extend_from_slice(&chunk[..read]);
         }
         let head = String::from_utf8_lossy(&head).into_owned();
         let range = head
@@ -134,8 +141,8 @@ impl Connection {
         Ok(range)
     }
 
-    /// Answers with a fault; tells whether the connection is good for another request.
-    async fn answer_wrongly(&mut self, fault: SourceFault, body: &[u8]) -> io::Result<bool> {
+    /// Answers with a fault. Returns whether the connection can serve another request.
+    async fn inject(&mut self, fault: SourceFault, body: &[u8]) -> io::Result<bool> {
         match fault {
             SourceFault::Closed => return Ok(false),
             SourceFault::ResetAt(bytes) => {
@@ -158,9 +165,9 @@ impl Connection {
             }
             SourceFault::Endless => {
                 self.stream.write_all(&head(200, "")).await?;
-                let piece = valid_body(any_range(), 64 * 1024);
+                let chunk = valid_body(any_range(), 64 * 1024);
                 loop {
-                    self.stream.write_all(&piece).await?;
+                    self.stream.write_all(&chunk).await?;
                 }
             }
             SourceFault::Truncated => {
@@ -179,15 +186,17 @@ impl Connection {
     }
 }
 
-/// A range for a body whose lines are not looked at.
+/// Some range, for bodies whose content does not matter.
 fn any_range() -> RangeName {
     Prefix::from_number(0).range(0)
 }
 
+/// The head of a response, with additional header lines.
 fn head(status: u16, headers: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status} X\r\ncontent-type: text/plain\r\n{headers}\r\n").into_bytes()
 }
 
+/// A response with a body and its `Content-Length`.
 fn with_body(status: u16, headers: &str, body: &[u8]) -> Vec<u8> {
     let headers = format!("{headers}content-length: {}\r\n", body.len());
     let mut answer = head(status, &headers);
@@ -195,6 +204,7 @@ fn with_body(status: u16, headers: &str, body: &[u8]) -> Vec<u8> {
     answer
 }
 
+/// A response without a fault.
 fn good(body: &[u8]) -> Vec<u8> {
     let headers = "etag: \"a\"\r\nlast-modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n";
     with_body(200, headers, body)
@@ -202,18 +212,19 @@ fn good(body: &[u8]) -> Vec<u8> {
 
 fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(body).expect("written");
-    encoder.finish().expect("finished")
+    encoder.write_all(body).expect("compressed data");
+    encoder.finish().expect("a finished gzip stream")
 }
 
+/// 64 MiB in gzip that states a decoded size of 30,000 bytes.
 fn gzip_bomb() -> Vec<u8> {
     let mut bomb = gzip(&vec![b'A'; 64 * 1024 * 1024]);
-    let at = bomb.len() - 4;
-    bomb[at..].copy_from_slice(&30_000_u32.to_le_bytes());
+    let size_at = bomb.len() - 4;
+    bomb[size_at..].copy_from_slice(&30_000_u32.to_le_bytes());
     bomb
 }
 
-/// A body whose lines are not as they have to be.
+/// The body with a fault in its lines.
 fn wrong_lines(fault: SourceFault, body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body).into_owned();
     let mut lines: Vec<&str> = text.split("\r\n").collect();
@@ -232,7 +243,7 @@ fn wrong_lines(fault: SourceFault, body: &[u8]) -> String {
     lines.join("\r\n")
 }
 
-/// A body in one chunk, ended in good order.
+/// A response whose body is one chunk, correctly terminated.
 fn chunked(headers: &str, body: &[u8]) -> Vec<u8> {
     let mut answer = head(200, &format!("{headers}transfer-encoding: chunked\r\n"));
     answer.extend(format!("{:x}\r\n", body.len()).into_bytes());
@@ -241,7 +252,7 @@ fn chunked(headers: &str, body: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// An answer with a fault, and whether the connection ends with it.
+/// A response with a fault, and whether the connection closes after it.
 fn wrong(fault: SourceFault, body: &[u8]) -> (Vec<u8>, bool) {
     let encoded = |body: &[u8]| with_body(200, "content-encoding: gzip\r\n", body);
     let answer = match fault {
@@ -294,17 +305,17 @@ fn wrong(fault: SourceFault, body: &[u8]) -> (Vec<u8>, bool) {
         SourceFault::TruncatedChunked => chunked("", &body[..body.len() / 2]),
         SourceFault::ChunkedGarbage => {
             let mut answer = head(200, "transfer-encoding: chunked\r\n");
-            answer.extend_from_slice(b"zz\r\nno chunk\r\n");
+            answer.extend_from_slice(b"zz\r\nnot a chunk\r\n");
             return (answer, true);
         }
-        SourceFault::NoHttp => return (b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(), true),
+        SourceFault::NotHttp => return (b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(), true),
         SourceFault::Closed
         | SourceFault::ResetAt(_)
         | SourceFault::Stall
         | SourceFault::Drip(_)
         | SourceFault::Endless
         | SourceFault::OtherRange(_)
-        | SourceFault::Truncated => unreachable!("not an answer of its own"),
+        | SourceFault::Truncated => unreachable!("these faults are injected elsewhere"),
     };
     (answer, false)
 }

@@ -1,34 +1,35 @@
-//! A store that is wrong where the test says so: the local store, with its answers and its bodies tampered with.
+//! Injects faults into uploads to the emulator.
 
 use super::faults::{Faults, StoreFault};
 use bytes::Bytes;
+use emulator::Emulator;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Frame, SizeHint};
-use orchestrator::host::embedded::InProcess;
-use orchestrator::local_store::LocalStore;
-use prefix_tar::prefix::Prefix;
+use orchestrator::origin::{InProcessBody, InProcessServer};
+use prefix_tar::protocol::prefix::Prefix;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use wasmtime_wasi_http::{Error, WasiBody};
 
 type Plan = dyn Fn(Prefix, u32) -> Option<StoreFault> + Send + Sync;
 
-/// The local store behind a plan of faults.
+/// An emulator whose uploads fail according to a plan.
 pub(crate) struct FaultyStore {
-    inner: Arc<LocalStore>,
+    inner: Arc<Emulator>,
     faults: Arc<Faults>,
     plan: Box<Plan>,
 }
 
 impl FaultyStore {
-    /// The store `inner` with faults by `plan`: of which prefix, at which PUT of it, from 1.
+    /// Wraps `inner`. `plan` gets the prefix and the number of the attempt at its PUT, from 1, and
+    /// chooses the fault.
     pub(crate) fn new(
-        inner: Arc<LocalStore>,
+        inner: Arc<Emulator>,
         faults: Arc<Faults>,
         plan: impl Fn(Prefix, u32) -> Option<StoreFault> + Send + Sync + 'static,
     ) -> Arc<Self> {
@@ -39,47 +40,48 @@ impl FaultyStore {
         })
     }
 
-    fn fault(&self, request: &Request<WasiBody>) -> Option<StoreFault> {
+    /// The fault for this request, if it uploads a tar and the plan has one.
+    fn fault(&self, request: &Request<InProcessBody>) -> Option<StoreFault> {
         if request.method() != Method::PUT {
             return None;
         }
         let object = request.uri().path().rsplit('/').next()?;
         let prefix = object.strip_suffix(".tar")?.parse().ok()?;
         let fault = (self.plan)(prefix, self.faults.put_attempt(prefix))?;
-        self.faults.note(&fault);
+        self.faults.record(&fault);
         Some(fault)
     }
 }
 
 #[async_trait::async_trait]
-impl InProcess for FaultyStore {
-    async fn answer(&self, request: Request<WasiBody>) -> Result<Response<WasiBody>, Error> {
+impl InProcessServer for FaultyStore {
+    async fn answer(&self, request: Request<InProcessBody>) -> io::Result<Response<InProcessBody>> {
         let Some(fault) = self.fault(&request) else {
-            return InProcess::answer(&*self.inner, request).await;
+            return InProcessServer::answer(&*self.inner, request).await;
         };
         match fault {
             StoreFault::Before(code) => Ok(status(code)),
             StoreFault::Stall => std::future::pending().await,
-            StoreFault::Amid(code, bytes) => {
-                self.store_a_part(request, bytes).await;
+            StoreFault::Midway(code, bytes) => {
+                self.upload_part(request, bytes).await;
                 Ok(status(code))
             }
             StoreFault::CutAt(bytes) => {
-                self.store_a_part(request, bytes).await;
-                Err(Error::ConnectionTerminated)
+                self.upload_part(request, bytes).await;
+                Err(io::ErrorKind::ConnectionReset.into())
             }
             StoreFault::AfterStoring(code) => {
-                let stored = InProcess::answer(&*self.inner, request).await?;
+                let stored = InProcessServer::answer(&*self.inner, request).await?;
                 assert_eq!(stored.status(), 200);
                 Ok(status(code))
             }
             StoreFault::LostAfterStoring => {
-                let stored = InProcess::answer(&*self.inner, request).await?;
+                let stored = InProcessServer::answer(&*self.inner, request).await?;
                 assert_eq!(stored.status(), 200);
-                Err(Error::ConnectionTerminated)
+                Err(io::ErrorKind::ConnectionReset.into())
             }
             StoreFault::WrongHash => {
-                let mut stored = InProcess::answer(&*self.inner, request).await?;
+                let mut stored = InProcessServer::answer(&*self.inner, request).await?;
                 let wrong = http::HeaderValue::from_static("crc32c=AAAAAA==");
                 stored.headers_mut().insert("x-goog-hash", wrong);
                 Ok(stored)
@@ -89,10 +91,10 @@ impl InProcess for FaultyStore {
 }
 
 impl FaultyStore {
-    /// Lets the store have the beginning of a body, and then lose it.
-    async fn store_a_part(&self, request: Request<WasiBody>, bytes: u64) {
+    /// Sends at most the first `bytes` of an upload to the emulator, then breaks the connection.
+    async fn upload_part(&self, request: Request<InProcessBody>, bytes: u64) {
         let broken = request.map(|body| BrokenBody { body, left: bytes }.boxed_unsync());
-        let refused = InProcess::answer(&*self.inner, broken).await;
+        let refused = InProcessServer::answer(&*self.inner, broken).await;
         assert_ne!(
             refused.map(|refused| refused.status().as_u16()).ok(),
             Some(200)
@@ -100,7 +102,7 @@ impl FaultyStore {
     }
 }
 
-fn status(code: u16) -> Response<WasiBody> {
+fn status(code: u16) -> Response<InProcessBody> {
     let document = "<?xml version='1.0'?><Error><Code>Injected</Code></Error>";
     let body = Full::new(Bytes::from_static(document.as_bytes()));
     let mut response = Response::new(body.map_err(|never| match never {}).boxed_unsync());
@@ -108,20 +110,20 @@ fn status(code: u16) -> Response<WasiBody> {
     response
 }
 
-/// A body whose connection is lost after so many bytes.
+/// A body that fails before it exceeds `left` bytes, as if the connection broke.
 struct BrokenBody {
-    body: WasiBody,
+    body: InProcessBody,
     left: u64,
 }
 
 impl hyper::body::Body for BrokenBody {
     type Data = Bytes;
-    type Error = Error;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         let Some(Ok(frame)) = frame else {
             return Poll::Ready(frame);
@@ -132,7 +134,7 @@ impl hyper::body::Body for BrokenBody {
                 self.left = left;
                 Some(Ok(frame))
             }
-            None => Some(Err(Error::ConnectionTerminated)),
+            None => Some(Err(io::ErrorKind::ConnectionReset.into())),
         })
     }
 
@@ -141,7 +143,8 @@ impl hyper::body::Body for BrokenBody {
     }
 }
 
-/// A TCP proxy that cuts its first connection after so many bytes from the client, and no other.
+/// A TCP proxy that resets its first connection after a number of bytes from the client. It stops
+/// when dropped.
 pub(crate) struct CuttingProxy(tokio::task::JoinHandle<()>);
 
 impl Drop for CuttingProxy {
@@ -151,6 +154,7 @@ impl Drop for CuttingProxy {
 }
 
 impl CuttingProxy {
+    /// Starts a proxy on `listener` to `to`. It cuts the first connection after `cut_at` bytes.
     pub(crate) fn start(listener: TcpListener, to: SocketAddr, cut_at: u64) -> Self {
         Self(tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
@@ -164,7 +168,8 @@ impl CuttingProxy {
     }
 }
 
-/// Forwards both ways until either end closes, or the client has sent so many bytes.
+/// Forwards both directions until either side closes, or the client has sent `bytes_max`. Then
+/// resets both connections.
 async fn forward(mut client: TcpStream, to: SocketAddr, bytes_max: u64) -> std::io::Result<()> {
     let mut server = TcpStream::connect(to).await?;
     {

@@ -1,6 +1,8 @@
-//! What Google answers to who wants to sign without a key at hand: the metadata server, the token endpoint, and
-//! iamcredentials' signBlob. Google's client reaches the latter two by name and over TLS, so they are behind a
-//! proxy that has a certificate for these names; the program itself is as it ships.
+//! A stand-in for the services of Google and of another cloud that sign without a key at hand.
+//!
+//! The metadata server is plain HTTP, as it is in the cloud. The others are behind TLS, with a
+//! certificate that only `SSL_CERT_FILE` makes trusted. The program under test finds them through
+//! the variables that gcloud and Google's client libraries document.
 //!
 //! <https://cloud.google.com/iam/docs/reference/credentials/rest/v1/projects.serviceAccounts/signBlob>
 
@@ -9,8 +11,6 @@ use super::source::listener;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use google_cloud_auth::credentials::service_account;
-use google_cloud_auth::signer::Signer;
 use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
@@ -19,36 +19,39 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use orchestrator::http_server::HttpServer;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 /// The token that the metadata server gives.
 pub(crate) const METADATA_TOKEN: &str = "ya29.metadata-5ec4e7";
 
-/// The token that the user of an impersonated account has.
+/// The token of the user that impersonates an account.
 pub(crate) const USER_TOKEN: &str = "ya29.user-5ec4e7";
+
+/// The token by which another cloud identifies a workload.
+pub(crate) const SUBJECT_TOKEN: &str = "workload-5ec4e7";
+
+/// What the security token service gives for it.
+pub(crate) const FEDERATED_TOKEN: &str = "ya29.federated-5ec4e7";
 
 /// The token of the impersonated account.
 pub(crate) const IMPERSONATED_TOKEN: &str = "ya29.impersonated-5ec4e7";
 
-/// A permission to ask for signatures that never come.
-pub(crate) const IGNORED: &str = "ignored";
-
-/// A proxy's request is short, in bytes.
-const CONNECT_BYTES_MAX: usize = 4096;
+/// Instead of a permitted token: signBlob never answers.
+pub(crate) const NEVER_ANSWERED: &str = "never answered";
 
 /// Google, as far as signing goes.
 pub(crate) struct Google {
-    proxy: JoinHandle<()>,
-    proxy_address: String,
+    services: JoinHandle<()>,
+    address: String,
     metadata: HttpServer,
     folder: tempfile::TempDir,
     answers: Arc<Answers>,
@@ -56,73 +59,68 @@ pub(crate) struct Google {
 
 struct Answers {
     account: String,
-    signer: Signer,
-    /// Who signBlob is permitted to, by their tokens.
+    key: RsaKeyPair,
+    /// The tokens that signBlob accepts.
     permitted: Vec<&'static str>,
     seen: Mutex<Vec<String>>,
 }
 
 impl Google {
-    /// Google with the account of a service-account key, which it signs with for who has one of these tokens.
+    /// Starts a Google that has the account of a service-account key, and signs for it if the
+    /// caller has one of the tokens `permitted`.
     pub(crate) async fn start(key_file: &Path, permitted: &[&'static str]) -> Self {
         orchestrator::tls::install_crypto_provider();
         let key: Value =
             serde_json::from_slice(&std::fs::read(key_file).expect("a key")).expect("JSON");
-        let account = key["client_email"].as_str().expect("an account").to_owned();
-        let signer = service_account::Builder::new(key).build_signer();
+        let pem = key["private_key"].as_str().expect("a private key");
+        let der = PrivatePkcs8KeyDer::from_pem_slice(pem.as_bytes()).expect("PKCS#8");
         let answers = Arc::new(Answers {
-            account,
-            signer: signer.expect("a signer"),
+            account: key["client_email"].as_str().expect("an account").to_owned(),
+            key: RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).expect("an RSA key"),
             permitted: permitted.to_vec(),
             seen: Mutex::default(),
         });
         let folder = tempfile::tempdir().expect("a folder");
-        let names = ["iamcredentials.googleapis.com", "oauth2.googleapis.com"];
-        write(folder.path(), &names);
-        let (listening, acceptor) = (listener().await, tls_of(folder.path()));
-        let proxy_address = listening.local_addr().expect("an address").to_string();
-        let proxied = Arc::clone(&answers);
-        let proxy = tokio::spawn(async move {
-            while let Ok((stream, _)) = listening.accept().await {
-                tokio::spawn(serve_behind_connect(
-                    stream,
-                    acceptor.clone(),
-                    Arc::clone(&proxied),
-                ));
-            }
-        });
-        let asked = Arc::clone(&answers);
+        write(folder.path(), &["127.0.0.1"]);
+        let listening = listener().await;
+        let address = listening.local_addr().expect("an address").to_string();
+        let acceptor = tls_of(folder.path());
+        let services = tokio::spawn(serve(listening, acceptor, Arc::clone(&answers)));
+        let shared = Arc::clone(&answers);
         let metadata = HttpServer::start(listener().await, move |request| {
-            let asked = Arc::clone(&asked);
-            async move { asked.answer(request).await }
+            let answers = Arc::clone(&shared);
+            async move { answers.answer(request).await }
         });
         Self {
-            proxy,
-            proxy_address,
+            services,
+            address,
             metadata: metadata.expect("a server"),
             folder,
             answers,
         }
     }
 
-    /// Has a program find this Google, and no other credentials than those that a test gives it.
-    pub(crate) fn tell(&self, command: &mut Command) {
+    /// Makes a program find this Google, and no credentials but those that a test gives it.
+    pub(crate) fn configure(&self, command: &mut Command) {
+        let base = format!("https://{}", self.address);
         command
             .env_remove("GOOGLE_APPLICATION_CREDENTIALS")
+            .env_remove("CLOUDSDK_CONFIG")
             .env("HOME", self.folder.path())
             .env("GCE_METADATA_HOST", self.metadata.address().to_string())
-            .env("HTTPS_PROXY", format!("http://{}", self.proxy_address))
+            .env("CLOUDSDK_AUTH_TOKEN_HOST", format!("{base}/token"))
+            .env(
+                "CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS",
+                format!("{base}/"),
+            )
             .env("SSL_CERT_FILE", self.folder.path().join(CA_FILE));
     }
 
-    /// The credentials that `gcloud auth application-default login --impersonate-service-account` writes.
+    /// The file that `gcloud auth application-default login --impersonate-service-account` writes.
     pub(crate) fn impersonated_credentials(&self) -> Value {
-        let account = &self.answers.account;
         json!({
             "type": "impersonated_service_account",
-            "service_account_impersonation_url": format!(
-                "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{account}:generateAccessToken"
-            ),
+            "service_account_impersonation_url": self.impersonation_url(),
             "source_credentials": {
                 "type": "authorized_user",
                 "client_id": "client",
@@ -132,8 +130,30 @@ impl Google {
         })
     }
 
-    /// How often something was asked for whose path ends so.
-    pub(crate) fn asked_for(&self, ending: &str) -> usize {
+    /// The file that `gcloud iam workload-identity-pools create-cred-config` writes for a workload
+    /// whose cloud puts a token into a file.
+    pub(crate) fn federated_credentials(&self) -> Value {
+        let token_file = self.folder.path().join("subject-token");
+        std::fs::write(&token_file, SUBJECT_TOKEN).expect("written");
+        json!({
+            "type": "external_account",
+            "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/pool/providers/cloud",
+            "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+            "token_url": format!("https://{}/v1/token", self.address),
+            "service_account_impersonation_url": self.impersonation_url(),
+            "credential_source": { "file": token_file }
+        })
+    }
+
+    fn impersonation_url(&self) -> String {
+        let account = &self.answers.account;
+        format!(
+            "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{account}:generateAccessToken"
+        )
+    }
+
+    /// How many requests had a path that ends like this.
+    pub(crate) fn requests(&self, ending: &str) -> usize {
         let seen = self.answers.seen.lock().expect("not poisoned");
         seen.iter().filter(|path| path.ends_with(ending)).count()
     }
@@ -141,7 +161,7 @@ impl Google {
 
 impl Drop for Google {
     fn drop(&mut self) {
-        self.proxy.abort();
+        self.services.abort();
     }
 }
 
@@ -157,22 +177,18 @@ fn tls_of(folder: &Path) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(configuration.expect("a configuration")))
 }
 
-/// One connection to the proxy: CONNECT, then TLS in the name of who was asked for.
-async fn serve_behind_connect(mut stream: TcpStream, acceptor: TlsAcceptor, answers: Arc<Answers>) {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        assert!(head.len() < CONNECT_BYTES_MAX, "a CONNECT is short");
-        match stream.read_u8().await {
-            Ok(byte) => head.push(byte),
-            Err(_) => return,
-        }
+async fn serve(listening: TcpListener, acceptor: TlsAcceptor, answers: Arc<Answers>) {
+    while let Ok((stream, _)) = listening.accept().await {
+        tokio::spawn(serve_connection(
+            stream,
+            acceptor.clone(),
+            Arc::clone(&answers),
+        ));
     }
-    assert!(head.starts_with(b"CONNECT "), "a proxy is asked to connect");
-    let connected = stream.write_all(b"HTTP/1.1 200 connected\r\n\r\n").await;
-    if connected.is_err() {
-        return;
-    }
-    // A client that does not trust the certificate shows it by its own error.
+}
+
+async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, answers: Arc<Answers>) {
+    // A client that does not trust the certificate reports it itself.
     let Ok(stream) = acceptor.accept(stream).await else {
         return;
     };
@@ -194,26 +210,22 @@ impl Answers {
         let bearer = head
             .headers
             .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
-            .map(str::to_owned);
+            .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         if let Some(path) = path.strip_prefix("/computeMetadata/v1/") {
-            if head
-                .headers
-                .get("metadata-flavor")
-                .is_none_or(|flavor| flavor != "Google")
-            {
-                return answer(403, "text/plain", "Missing Metadata-Flavor:Google header.");
-            }
-            return self.metadata(path);
+            let flavor = head.headers.get("metadata-flavor");
+            return if flavor.is_some_and(|flavor| flavor == "Google") {
+                self.metadata(path)
+            } else {
+                answer(403, "text/plain", "Missing Metadata-Flavor:Google header.")
+            };
         }
         let body = body.collect().await.map(|body| body.to_bytes());
         let body = body.unwrap_or_default();
         match path.rsplit_once(':') {
-            None if path == "/token" => json_answer(&json!({
-                "access_token": USER_TOKEN, "expires_in": 3600, "token_type": "Bearer"
-            })),
+            None if path == "/token" => token_answer(USER_TOKEN),
+            None if path == "/v1/token" && has_subject(&body) => token_answer(FEDERATED_TOKEN),
             Some((account, verb)) if account.ends_with(&self.account) => {
-                self.account(verb, bearer.as_deref(), &body).await
+                self.account(verb, bearer, &body).await
             }
             _ => answer(404, "text/plain", "not found"),
         }
@@ -221,11 +233,8 @@ impl Answers {
 
     fn metadata(&self, path: &str) -> Response<Full<Bytes>> {
         match path {
-            "instance/service-accounts/default/token" => json_answer(&json!({
-                "access_token": METADATA_TOKEN, "expires_in": 3600, "token_type": "Bearer"
-            })),
+            "instance/service-accounts/default/token" => token_answer(METADATA_TOKEN),
             "instance/service-accounts/default/email" => answer(200, "text/plain", &self.account),
-            "universe/universe-domain" => answer(200, "text/plain", "googleapis.com"),
             _ => answer(404, "text/plain", "not found"),
         }
     }
@@ -238,17 +247,13 @@ impl Answers {
     ) -> Response<Full<Bytes>> {
         let is_permitted = bearer.is_some_and(|token| self.permitted.contains(&token));
         match verb {
-            "generateAccessToken" if bearer == Some(USER_TOKEN) => json_answer(&json!({
-                "accessToken": IMPERSONATED_TOKEN, "expireTime": "2099-01-01T00:00:00Z"
-            })),
-            "signBlob" if self.permitted.contains(&IGNORED) => std::future::pending().await,
-            "signBlob" if is_permitted => {
-                let request: Value = serde_json::from_slice(body).expect("JSON");
-                let payload = BASE64_STANDARD.decode(request["payload"].as_str().expect("text"));
-                let signature = self.signer.sign(payload.expect("base64")).await;
-                let signature = BASE64_STANDARD.encode(signature.expect("signed"));
-                json_answer(&json!({ "keyId": "1", "signedBlob": signature }))
+            "generateAccessToken" if matches!(bearer, Some(USER_TOKEN | FEDERATED_TOKEN)) => {
+                json_answer(&json!({
+                    "accessToken": IMPERSONATED_TOKEN, "expireTime": "2099-01-01T00:00:00Z"
+                }))
             }
+            "signBlob" if self.permitted.contains(&NEVER_ANSWERED) => std::future::pending().await,
+            "signBlob" if is_permitted => self.signed(body),
             "signBlob" => answer(
                 403,
                 "application/json",
@@ -257,6 +262,34 @@ impl Answers {
             _ => answer(404, "text/plain", "not found"),
         }
     }
+
+    fn signed(&self, body: &[u8]) -> Response<Full<Bytes>> {
+        let request: Value = serde_json::from_slice(body).expect("JSON");
+        let payload = BASE64_STANDARD.decode(request["payload"].as_str().expect("text"));
+        let payload = payload.expect("base64");
+        let mut signature = vec![0; self.key.public().modulus_len()];
+        let random = ring::rand::SystemRandom::new();
+        self.key
+            .sign(&RSA_PKCS1_SHA256, &random, &payload, &mut signature)
+            .expect("signed");
+        let signature = BASE64_STANDARD.encode(signature);
+        json_answer(&json!({ "keyId": "1", "signedBlob": signature }))
+    }
+}
+
+/// Whether the form of a token exchange has the workload's token.
+fn has_subject(form: &[u8]) -> bool {
+    let form = std::str::from_utf8(form).unwrap_or_default();
+    let subject = form
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("subject_token="));
+    subject == Some(SUBJECT_TOKEN)
+}
+
+fn token_answer(token: &str) -> Response<Full<Bytes>> {
+    json_answer(&json!({
+        "access_token": token, "expires_in": 3600, "token_type": "Bearer"
+    }))
 }
 
 fn json_answer(value: &Value) -> Response<Full<Bytes>> {

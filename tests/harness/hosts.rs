@@ -1,41 +1,46 @@
-//! Hosts of the component, to run the same cases on each: those that are always there, and those that are where their
-//! program is on the PATH.
+//! Starts every available host of the component, so that the same tests run on each.
+//!
+//! The embedded host is always available. The others require their program on the PATH.
 
 use super::component_server::ComponentServer;
 use super::program::{BackgroundGroup, skipped};
 use super::source::listener;
 use super::{DEADLINE, repository};
 use orchestrator::host::Host;
-use orchestrator::host::embedded::{EmbeddedHost, EmbeddedSettings, Origin, bundled_component};
+use orchestrator::host::embedded::{EmbeddedHost, EmbeddedSettings, bundled_component};
 use orchestrator::host::remote::{ComponentUrl, RemoteHost};
-use prefix_tar::configuration::{
+use orchestrator::origin::Origin;
+use prefix_tar::limits::LINEAR_MEMORY_BYTES_MAX;
+use prefix_tar::protocol::configuration::{
     INVOKE_TOKEN_SHA256, SOURCE_ENCODING, SOURCE_URL, UPLOAD_AUTHORITIES,
 };
-use prefix_tar::limits::LINEAR_MEMORY_BYTES_MAX;
-use prefix_tar::source::SourceUrl;
-use prefix_tar::token::Token;
+use prefix_tar::protocol::source::SourceUrl;
+use prefix_tar::protocol::token::Token;
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a host may take to listen: it compiles the component.
+/// How long a host may take until it listens. It first compiles the component.
 const START_MAX: Duration = Duration::from_secs(60);
 
-/// How a component is set up.
+/// The configuration of a component and its host.
 #[derive(Clone)]
 pub(crate) struct Setup {
+    /// The source that the component reads.
     pub(crate) source: SourceUrl,
-    /// Where uploads may go.
+    /// The only address to which the component may upload.
     pub(crate) store: SocketAddr,
+    /// The host's limit on the component's linear memory, in bytes.
     pub(crate) linear_memory_bytes_max: usize,
-    /// Where Spin lets the component write to.
+    /// The store's address in the Spin manifest. Spin lets the component upload nowhere else.
     pub(crate) store_in_manifest: SocketAddr,
-    /// Whether the host that drives it has another token than the component admits.
+    /// Whether invocations carry another token than the component accepts.
     pub(crate) has_wrong_token: bool,
 }
 
 impl Setup {
+    /// A valid configuration for this source and store.
     pub(crate) fn new(source: &SourceUrl, store: SocketAddr) -> Self {
         Self {
             source: source.clone(),
@@ -53,8 +58,8 @@ impl Setup {
         ]
     }
 
-    /// What a host that is a program of its own has to be told.
-    fn outer_environment(&self, token: &Token) -> Vec<(String, String)> {
+    /// The component's environment on a host that runs as its own program.
+    fn program_environment(&self, token: &Token) -> Vec<(String, String)> {
         let mut environment = self.environment();
         let digest = token.digest().to_string();
         environment.push((INVOKE_TOKEN_SHA256.to_owned(), digest));
@@ -62,8 +67,8 @@ impl Setup {
         environment
     }
 
-    /// A host that is a program of its own, once it listens.
-    fn started(
+    /// Starts a host's program and waits until it listens.
+    fn start_program(
         &self,
         name: &'static str,
         command: &mut Command,
@@ -75,16 +80,19 @@ impl Setup {
         let mut group = BackgroundGroup::start(command);
         let since = Instant::now();
         while TcpStream::connect(address).is_err() {
-            let ended = group.leader().try_wait().expect("looked at");
-            assert_eq!(ended, None, "{name} ended");
-            assert!(since.elapsed() < START_MAX, "{name} does not listen");
+            let ended = group.leader().try_wait().expect("a process status");
+            assert_eq!(ended, None, "{name} exited before it listened");
+            assert!(
+                since.elapsed() < START_MAX,
+                "{name} did not listen within {START_MAX:?}"
+            );
             std::thread::yield_now();
         }
         let url = format!("http://{address}").parse().expect("a URL");
         RunningHost {
             name,
             host: self.remote(url, token),
-            runs: Runs::Program {
+            process: HostProcess::Program {
                 group,
                 _folder: folder,
             },
@@ -97,7 +105,8 @@ impl Setup {
         settings.deadline = DEADLINE;
         settings.linear_memory_bytes_max = self.linear_memory_bytes_max;
         let host = tokio::task::spawn_blocking(move || EmbeddedHost::new(settings)).await;
-        let mut host = host.expect("not cancelled").expect("a host");
+        let host = host.expect("a host that started without panicking");
+        let mut host = host.expect("a host");
         host.allow_upload(Origin::new(false, &self.store.to_string()));
         host
     }
@@ -110,37 +119,41 @@ impl Setup {
     }
 }
 
-/// A host that runs, for as long as this is held.
+/// A running host. It stops when this is dropped.
 pub(crate) struct RunningHost {
+    /// The name for messages.
     pub(crate) name: &'static str,
+    /// Invokes the component on this host.
     pub(crate) host: Arc<dyn Host>,
-    runs: Runs,
+    process: HostProcess,
 }
 
-/// What has to be held.
-enum Runs {
-    Here,
-    Behind {
-        _server: ComponentServer,
-    },
+/// Where a host runs, and what keeps it running.
+enum HostProcess {
+    /// In the test's process.
+    Embedded,
+    /// In the test's process, behind a socket.
+    Server { _server: ComponentServer },
+    /// In its own processes.
     Program {
         group: BackgroundGroup,
-        /// What it was started from.
+        /// Holds the files that the program uses.
         _folder: tempfile::TempDir,
     },
 }
 
 impl RunningHost {
-    /// The most memory that the host's own processes have had together, in bytes, where it has some.
+    /// The sum of the peak memory of the host's processes, in bytes. `None` if the host runs in the
+    /// test's process.
     pub(crate) fn process_peak_bytes(&self) -> Option<u64> {
-        let Runs::Program { group, .. } = &self.runs else {
+        let HostProcess::Program { group, .. } = &self.process else {
             return None;
         };
         let group = group.id().to_string();
         let processes = std::fs::read_dir("/proc").ok()?.flatten();
         let peaks = processes.filter_map(|process| {
             let read = |name: &str| std::fs::read_to_string(process.path().join(name)).ok();
-            // The fields after the name, which is in parentheses: state, parent, group.
+            // The fields after the name, which is in parentheses, are state, parent and group.
             let stat = read("stat")?;
             let (_, fields) = stat.rsplit_once(") ")?;
             if fields.split(' ').nth(2)? != group {
@@ -156,34 +169,34 @@ impl RunningHost {
     }
 }
 
-/// Every host that can be had, with a component that is set up so. The embedded one has no door to knock at with a
-/// wrong token.
+/// Starts every available host with this configuration. The embedded host always uses its
+/// own token, so it is omitted if the token must be wrong.
 pub(crate) async fn every_host(setup: &Setup) -> Vec<RunningHost> {
     let mut hosts = Vec::new();
     if !setup.has_wrong_token {
         hosts.push(RunningHost {
             name: "embedded",
             host: Arc::new(setup.embedded().await),
-            runs: Runs::Here,
+            process: HostProcess::Embedded,
         });
     }
     let embedded = Arc::new(setup.embedded().await);
-    let bearer = embedded.token().expose_bearer_to_the_wire();
+    let bearer = embedded.token().expose_bearer();
     let token = Token::new(bearer["Bearer ".len()..].to_owned()).expect("a token");
     let server = ComponentServer::start(embedded).await;
     hosts.push(RunningHost {
         name: "embedded, behind a socket",
         host: setup.remote(server.url().clone(), &token),
-        runs: Runs::Behind { _server: server },
+        process: HostProcess::Server { _server: server },
     });
     hosts.extend(wasmtime_serve(setup).await);
     hosts.extend(spin_up(setup).await);
     hosts
 }
 
-/// `wasmtime serve`, or nothing and a word about it where it is not on the PATH.
+/// Starts `wasmtime serve`. If it is not on the PATH, reports that it is skipped.
 async fn wasmtime_serve(setup: &Setup) -> Option<RunningHost> {
-    if !says_its_version("wasmtime", &["wasmtime "]) {
+    if !has_version("wasmtime", &["wasmtime "]) {
         skipped(
             "wasmtime is not on the PATH (cargo install wasmtime-cli --version 48.0.8 --locked)",
         );
@@ -191,44 +204,45 @@ async fn wasmtime_serve(setup: &Setup) -> Option<RunningHost> {
     }
     let token = orchestrator::invoke_token::generate().expect("a token");
     let address = listener().await.local_addr().expect("an address");
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let component = folder.path().join("prefix_tar.wasm");
-    std::fs::write(&component, bundled_component()).expect("written");
+    std::fs::write(&component, bundled_component()).expect("a written component");
     let mut command = Command::new("wasmtime");
     command
         .args(["serve", "-S", "cli", "--addr", &address.to_string()])
-        // Not every build has the pooling allocator, and it makes no difference here.
+        // Some builds lack the pooling allocator, and it makes no difference here.
         .args(["-O", "pooling-allocator=n"])
         .arg(format!(
             "-Wmax-memory-size={}",
             setup.linear_memory_bytes_max
         ));
-    for (name, value) in setup.outer_environment(&token) {
+    for (name, value) in setup.program_environment(&token) {
         command.arg("--env").arg(format!("{name}={value}"));
     }
     command.arg(component);
-    Some(setup.started("wasmtime serve", &mut command, address, &token, folder))
+    Some(setup.start_program("wasmtime serve", &mut command, address, &token, folder))
 }
 
-/// `spin up` with the manifest that ships, or nothing and a word about it where Spin is not on the PATH. Another program
-/// is called spin, too.
+/// Starts `spin up` with the shipped manifest. If Spin is not on the PATH, reports that it is
+/// skipped. Other programs are named `spin` too, so the version is checked.
 pub(crate) async fn spin_up(setup: &Setup) -> Option<RunningHost> {
-    if !says_its_version("spin", &["spin 3.", "spin 4."]) {
+    if !has_version("spin", &["spin 3.", "spin 4."]) {
         skipped("Spin 3 or 4 is not on the PATH");
         return None;
     }
     let token = orchestrator::invoke_token::generate().expect("a token");
     let address = listener().await.local_addr().expect("an address");
-    // A folder of its own: Spin also reads what lies around a manifest.
-    let folder = tempfile::tempdir().expect("a folder");
+    // The manifest gets a folder of its own, because Spin also reads the files around it.
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let component = folder.path().join("target/wasm32-wasip2/component");
     std::fs::create_dir_all(&component).expect("a folder");
-    std::fs::write(component.join("prefix_tar.wasm"), bundled_component()).expect("written");
+    std::fs::write(component.join("prefix_tar.wasm"), bundled_component())
+        .expect("a written component");
     std::fs::copy(
         repository().join("spin.toml"),
         folder.path().join("spin.toml"),
     )
-    .expect("copied");
+    .expect("a copied manifest");
     let mut command = Command::new("spin");
     command
         .current_dir(folder.path())
@@ -242,19 +256,17 @@ pub(crate) async fn spin_up(setup: &Setup) -> Option<RunningHost> {
             "SPIN_MAX_INSTANCE_MEMORY",
             setup.linear_memory_bytes_max.to_string(),
         );
-    for (name, value) in setup.outer_environment(&token) {
+    for (name, value) in setup.program_environment(&token) {
         command.arg("--env").arg(format!("{name}={value}"));
     }
-    Some(setup.started("spin up", &mut command, address, &token, folder))
+    Some(setup.start_program("spin up", &mut command, address, &token, folder))
 }
 
-/// Whether a program is there and tells a version that begins so.
-fn says_its_version(program: &str, beginnings: &[&str]) -> bool {
+/// Whether `program --version` runs and its output starts with one of `starts`.
+fn has_version(program: &str, starts: &[&str]) -> bool {
     let version = Command::new(program).arg("--version").output();
     version.is_ok_and(|version| {
-        let told = String::from_utf8_lossy(&version.stdout).into_owned();
-        beginnings
-            .iter()
-            .any(|beginning| told.starts_with(beginning))
+        let output = String::from_utf8_lossy(&version.stdout);
+        starts.iter().any(|start| output.starts_with(start))
     })
 }

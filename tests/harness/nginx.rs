@@ -1,8 +1,8 @@
-//! nginx as a source: a server that is not ours, plain, with gzip, and over TLS with HTTP/2.
+//! Serves ranges with nginx, an independent server: plain, with gzip, and over TLS with HTTP/2.
 
 use super::certificates;
 use super::program::{Background, skipped};
-use prefix_tar::source::SourceUrl;
+use prefix_tar::protocol::source::SourceUrl;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// How long nginx may take to listen.
 const START_MAX: Duration = Duration::from_secs(10);
 
-/// nginx over a folder of ranges. It ends with the test.
+/// nginx that serves a folder of ranges. It stops when dropped.
 pub(crate) struct Nginx {
     _process: Background,
     folder: tempfile::TempDir,
@@ -21,24 +21,24 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx, or says that it is not there.
+    /// Starts nginx. If it is not installed, reports that the test is skipped.
     pub(crate) fn start(ranges: &Path) -> Option<Self> {
         if Command::new("nginx").arg("-v").output().is_err() {
             skipped("nginx is not installed (Debian: apt-get install nginx)");
             return None;
         }
-        let folder = tempfile::tempdir().expect("a folder");
-        // nginx reads no port of the system's choice back, so three are found for it.
-        let held: Vec<TcpListener> = (0..3)
-            .map(|_| TcpListener::bind(("127.0.0.1", 0)).expect("a port"))
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        // nginx cannot report a port that the system chose, so three free ports are found first.
+        let listeners: Vec<TcpListener> = (0..3)
+            .map(|_| TcpListener::bind(("127.0.0.1", 0)).expect("a free port"))
             .collect();
-        let ports: Vec<u16> = held
+        let ports: Vec<u16> = listeners
             .iter()
             .map(|listener| listener.local_addr().expect("an address").port())
             .collect();
-        drop(held);
+        drop(listeners);
         let [plain, gzip, tls] = ports[..] else {
-            unreachable!("three ports were found");
+            unreachable!("three listeners have three ports");
         };
         certificates::write(folder.path(), &["localhost"]);
         let configuration = folder.path().join("nginx.conf");
@@ -46,14 +46,14 @@ impl Nginx {
             &configuration,
             configuration_of(folder.path(), ranges, plain, gzip, tls),
         )
-        .expect("written");
+        .expect("a written configuration");
         let process = Command::new("nginx")
             .arg("-c")
             .arg(&configuration)
             .arg("-e")
             .arg(folder.path().join("error.log"))
             .spawn()
-            .expect("nginx starts");
+            .expect("nginx to start");
         let nginx = Self {
             _process: Background(process),
             folder,
@@ -71,32 +71,36 @@ impl Nginx {
             let log = std::fs::read_to_string(self.folder.path().join("error.log"));
             assert!(
                 since.elapsed() < START_MAX,
-                "nginx does not listen: {log:?}"
+                "nginx did not listen within {START_MAX:?}; its log: {log:?}"
             );
             std::thread::yield_now();
         }
     }
 
+    /// The source over HTTP/1.1, uncompressed.
     pub(crate) fn plain(&self) -> SourceUrl {
         url(&format!("http://127.0.0.1:{}", self.plain))
     }
 
+    /// The source over HTTP/1.1, with gzip.
     pub(crate) fn gzip(&self) -> SourceUrl {
         url(&format!("http://127.0.0.1:{}", self.gzip))
     }
 
+    /// The source over TLS and HTTP/2.
     pub(crate) fn tls(&self) -> SourceUrl {
         url(&format!("https://localhost:{}", self.tls))
     }
 
+    /// The CA that issued its certificate.
     pub(crate) fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    /// The protocols that requests were made with, from nginx's own log.
+    /// The HTTP versions of the requests so far, from nginx's log.
     pub(crate) fn protocols_seen(&self) -> std::collections::BTreeSet<String> {
         std::fs::read_to_string(self.folder.path().join("access.log"))
-            .expect("a log")
+            .expect("an access log")
             .lines()
             .map(str::to_owned)
             .collect()

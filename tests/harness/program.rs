@@ -1,41 +1,46 @@
-//! Programs of others, and our own as it ships: run, looked at, ended.
+//! Runs external programs and the shipped orchestrator, and ends them with the test.
 
 use std::ffi::OsStr;
 use std::io::Write as _;
 use std::process::{Child, Command, Output};
 
-/// Says that a test was skipped and why: past the test runner, which shows nothing of a test that passes.
+/// Reports that a test was skipped, and why. It writes to stderr directly, because the test runner
+/// discards the captured output of passing tests.
 pub(crate) fn skipped(reason: &str) {
-    writeln!(std::io::stderr(), "skipped: {reason}").expect("a standard error");
+    writeln!(std::io::stderr(), "skipped: {reason}").expect("a writable stderr");
 }
 
-/// A line for who asks for it by `--nocapture`: what was measured.
+/// Prints a measurement, which is visible with `--nocapture`.
 #[expect(clippy::print_stdout, reason = "the test runner captures it")]
 pub(crate) fn measured(line: &str) {
     println!("{line}");
 }
 
-/// Our own program.
+/// A command that runs the orchestrator.
 pub(crate) fn orchestrator() -> Command {
     Command::new(env!("CARGO_BIN_EXE_orchestrator"))
 }
 
-/// Runs a program and expects it to exit with 0.
+/// Runs a program and expects exit code 0.
 pub(crate) fn succeeds(program: &str, arguments: &[&OsStr]) {
     let output = Command::new(program)
         .args(arguments)
         .output()
-        .unwrap_or_else(|error| panic!("{program} cannot be run: {error}"));
-    assert!(output.status.success(), "{program}: {}", texts(&output));
+        .unwrap_or_else(|error| panic!("cannot run {program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{program} failed: {}",
+        texts(&output)
+    );
 }
 
-/// Runs a program to its end, while the test's own servers go on.
+/// Runs a program to completion without blocking the test's own servers.
 pub(crate) async fn output(mut command: Command) -> Output {
-    let run = tokio::task::spawn_blocking(move || command.output().expect("it runs"));
-    run.await.expect("ran")
+    let run = tokio::task::spawn_blocking(move || command.output().expect("the program to run"));
+    run.await.expect("the output of a program")
 }
 
-/// Both outputs of a program, for messages.
+/// A program's exit status, stdout and stderr, for messages.
 pub(crate) fn texts(output: &Output) -> String {
     format!(
         "{}\n{}{}",
@@ -45,23 +50,29 @@ pub(crate) fn texts(output: &Output) -> String {
     )
 }
 
-/// A program in the background that has programs of its own, and leads their process group. They end with the test,
-/// also when the test fails.
+/// A background program that starts processes of its own. It leads their process group. The whole
+/// group ends when this is dropped, even if the test fails.
 #[derive(Debug)]
 pub(crate) struct BackgroundGroup(Child);
 
 impl BackgroundGroup {
-    /// Starts the program as the leader of a group.
+    /// Starts the program as the leader of a new process group.
     pub(crate) fn start(command: &mut Command) -> Self {
         use std::os::unix::process::CommandExt as _;
-        Self(command.process_group(0).spawn().expect("it starts"))
+        Self(
+            command
+                .process_group(0)
+                .spawn()
+                .expect("the program to start"),
+        )
     }
 
+    /// The program itself.
     pub(crate) const fn leader(&mut self) -> &mut Child {
         &mut self.0
     }
 
-    /// The group's id.
+    /// The id of the process group.
     pub(crate) fn id(&self) -> u32 {
         self.0.id()
     }
@@ -70,26 +81,27 @@ impl BackgroundGroup {
 impl Drop for BackgroundGroup {
     fn drop(&mut self) {
         let group = format!("-{}", self.0.id());
-        // It may have ended by itself. Told to, the leader ends the others; killed, it would leave them.
+        // On SIGTERM the leader ends its children; SIGKILL would orphan them. The signal fails if
+        // the group has already ended.
         let _ = Command::new("kill").args(["-TERM", "--", &group]).status();
         let _ = self.0.wait();
     }
 }
 
-/// A program in the background. It ends with the test, also when the test fails.
+/// A background program. It is killed when this is dropped, even if the test fails.
 #[derive(Debug)]
 pub(crate) struct Background(pub(crate) Child);
 
 impl Drop for Background {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The program may have already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
 impl Background {
-    /// Sends the signal of this name.
+    /// Sends the signal `name`, such as `TERM`.
     pub(crate) fn signal(&self, name: &str) {
         succeeds(
             "kill",

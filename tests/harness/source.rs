@@ -1,20 +1,20 @@
-//! A source that answers as the test says.
+//! A source whose replies a test chooses.
 
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
 use orchestrator::http_server::HttpServer;
-use prefix_tar::prefix::RangeName;
-use prefix_tar::source::SourceUrl;
+use prefix_tar::protocol::prefix::RangeName;
+use prefix_tar::protocol::source::SourceUrl;
 use tokio::net::TcpListener;
 
-/// What a source answers.
+/// How a source answers a request.
 pub(crate) enum Reply {
     /// 200 with this body.
     Body(Bytes),
-    /// This status.
+    /// This status, without a body.
     Status(u16),
-    /// Nothing, for as long as the test lasts.
+    /// No answer for as long as the test runs.
     Never,
 }
 
@@ -24,7 +24,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// A source that answers each range by `reply`.
+    /// A source that answers the request for each range with the result of `reply`.
     pub(crate) async fn answering(
         reply: impl Fn(RangeName) -> Reply + Send + Sync + Clone + 'static,
     ) -> Self {
@@ -41,7 +41,7 @@ impl Source {
         }
     }
 
-    /// The range API over a folder, as `serve` has it.
+    /// The range API that `serve` provides, over a folder.
     pub(crate) async fn of_folder(folder: &std::path::Path) -> Self {
         let server = orchestrator::range_api::start(listener().await, folder.to_owned());
         Self {
@@ -56,9 +56,11 @@ impl Source {
     }
 }
 
-/// A port of the system's choice.
+/// Listens on a free port that the system chooses.
 pub(crate) async fn listener() -> TcpListener {
-    TcpListener::bind(("127.0.0.1", 0)).await.expect("a port")
+    TcpListener::bind(("127.0.0.1", 0))
+        .await
+        .expect("a free port")
 }
 
 async fn answer(reply: Reply) -> Response<Full<Bytes>> {
@@ -72,7 +74,7 @@ async fn answer(reply: Reply) -> Response<Full<Bytes>> {
     }
 }
 
-/// A valid body of a range, of about `bytes`: never more, and less by a line at the most.
+/// A valid body for `range`, of as many lines as fit into `bytes`.
 pub(crate) fn valid_body(range: RangeName, bytes: usize) -> Bytes {
     const LINE_BYTES: usize = 35 + ":1\r\n".len();
     let index = range.index();

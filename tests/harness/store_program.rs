@@ -1,14 +1,14 @@
-//! `orchestrator store` as a program of its own, with one bucket, and our other commands about that bucket.
+//! Runs `orchestrator store` with one bucket, and prepares other commands that use the bucket.
 
 use super::program::{Background, orchestrator};
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{ChildStderr, Command, Stdio};
 
-/// The bucket that there is.
+/// The name of the bucket.
 pub(crate) const BUCKET: &str = "pwned";
 
-/// A store that runs until this is dropped.
+/// A running store. It is killed when this is dropped.
 pub(crate) struct StoreProgram {
     process: Background,
     address: String,
@@ -16,17 +16,17 @@ pub(crate) struct StoreProgram {
 }
 
 impl StoreProgram {
-    /// A store that permits everything.
+    /// Starts a store that grants every permission.
     pub(crate) fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// A store with more options.
+    /// Starts a store with additional options.
     pub(crate) fn start_with(options: &[&str]) -> Self {
         Self::spawn(options, |command| command)
     }
 
-    /// A store that logs everything, and its log.
+    /// Starts a store that logs at trace level, and returns its log too.
     pub(crate) fn start_at_trace_level() -> (Self, ChildStderr) {
         let mut store = Self::spawn(&[], |command| {
             command
@@ -38,7 +38,7 @@ impl StoreProgram {
     }
 
     fn spawn(options: &[&str], change: impl FnOnce(&mut Command) -> &mut Command) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("a temporary folder");
         let buckets = folder.path().join("buckets");
         std::fs::create_dir_all(buckets.join(BUCKET)).expect("a bucket");
         let mut command = orchestrator();
@@ -49,12 +49,12 @@ impl StoreProgram {
             .arg(folder.path().join("key.json"))
             .args(options)
             .stdout(Stdio::piped());
-        let mut child = change(&mut command).spawn().expect("it starts");
-        let mut told = String::new();
-        BufReader::new(child.stdout.take().expect("an output"))
-            .read_line(&mut told)
+        let mut child = change(&mut command).spawn().expect("the store to start");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("a stdout"))
+            .read_line(&mut line)
             .expect("a line");
-        let address = told
+        let address = line
             .split_whitespace()
             .find_map(|word| word.strip_prefix("http://"))
             .expect("an address")
@@ -66,27 +66,28 @@ impl StoreProgram {
         }
     }
 
-    /// Where it listens, as in `127.0.0.1:9000`.
+    /// Where the store listens, such as `127.0.0.1:9000`.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// The service-account key that it trusts.
+    /// The file of the service-account key that the store trusts.
     pub(crate) fn key_file(&self) -> PathBuf {
         self.folder.path().join("key.json")
     }
 
-    /// A place beside the bucket, for a file that a test needs.
+    /// The path for a test's own file `name`, outside the bucket.
     pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// What lies at this path of the bucket.
+    /// The folder that holds the bucket's objects under `path`.
     pub(crate) fn archive(&self, path: &str) -> PathBuf {
         self.folder.path().join("buckets").join(BUCKET).join(path)
     }
 
-    /// A command about this path of the bucket, with the environment that Google's clients know.
+    /// A command whose last argument is `path` in the bucket. Google's environment variables point
+    /// it to the store and its key.
     pub(crate) fn command(&self, arguments: &[&str], path: &str) -> Command {
         let mut command = orchestrator();
         command
@@ -97,7 +98,7 @@ impl StoreProgram {
         command
     }
 
-    /// Ends it in order.
+    /// Sends SIGTERM, which shuts the store down gracefully.
     pub(crate) fn terminate(&self) {
         self.process.signal("TERM");
     }

@@ -1,23 +1,28 @@
-//! `demo`: everything in one process, offline, and what it cost.
+//! `demo`: generates, mirrors and verifies ranges in one process, offline, and prints what it cost.
 
-use super::run::{end_of, linear_memory_peak, mirror_and_show, tell_failures};
-use super::{End, generate, print, tell, verify};
-use crate::cost::Cost;
-use crate::destination::DestinationName;
-use crate::destination::bucket::ObjectOptions;
-use crate::dispatch::{Settings, Stop, StoredPrefix};
-use crate::figures;
-use crate::generate::Recipe;
+use super::run::run_and_report;
+use super::summary::{end_of, print_failures};
+use super::{End, generate, print, print_status, verify};
+use crate::archive::folder::FolderArchive;
+use crate::archive::location::ArchiveLocation;
+use crate::gcs::options::ObjectOptions;
+use crate::generate::GeneratorConfig;
 use crate::host::embedded::DEADLINE_DEFAULT;
-use crate::mirror::{HostChoice, Mirror, Mirrored};
-use crate::plan::PrefixSet;
+use crate::humanize;
 use crate::progress::Style;
 use crate::range_api;
-use crate::retry::FIRST_WAIT_MAX;
+use crate::resource_usage::ResourceUsage;
+use crate::run::dispatch::{DispatchSettings, PARALLEL_MAX};
+use crate::run::outcome::{FinishedRun, StoredPrefix};
+use crate::run::plan::PrefixSet;
+use crate::run::retry::FIRST_WAIT_MAX;
+use crate::run::shutdown::Shutdown;
+use crate::run::{HostChoice, RunConfig};
 use clap::Args;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::path::Path;
+use std::sync::Arc;
 use tokio::net::TcpListener;
 
 const EXAMPLES: &str = "\
@@ -25,67 +30,73 @@ Examples:
   orchestrator demo
   orchestrator demo -p 32 --parallel 16 --keep";
 
-/// What the program that this replaces needed, as its article tells: the heap before a collection, and the
-/// peak once tuned by hand.
+/// Memory of the Go program that this one replaces, as its article reports it: the largest heap, and the peak after
+/// tuning.
 const ARTICLE_HEAP_MB: &str = "722 MB";
 const ARTICLE_TUNED_MB: &str = "410-433 MB";
 
-/// See it work: generate, serve, store, run and verify in one process, then what it cost
+/// See it work: generate, serve, mirror and verify ranges in one process, then print what it cost
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Demo {
     /// The first N prefixes, 1 to 256
-    #[arg(short = 'p', value_name = "N", default_value = "4", value_parser = PrefixSet::first)]
+    #[arg(short = 'p', value_name = "N", default_value = "2", value_parser = PrefixSet::first)]
     prefixes: PrefixSet,
 
-    /// Invocations at the same time
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=crate::dispatch::PARALLEL_MAX as i64))]
+    /// Concurrent invocations
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=PARALLEL_MAX as i64))]
     parallel: u16,
 
-    /// Keep the generated ranges and the archive, and say where they are
+    /// Keep the generated ranges and the archive, and print where they are
     #[arg(long)]
     keep: bool,
 }
 
 impl Demo {
-    pub(super) async fn run(self, stop: Stop) -> anyhow::Result<End> {
+    pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<End> {
         let folder = tempfile::Builder::new()
             .prefix("prefix-tar-demo-")
             .tempdir()?;
-        let end = self.run_in(folder.path(), &stop).await;
+        let end = self.run_in(folder.path(), &shutdown).await;
         if self.keep {
             print(&format!("kept: {}", folder.keep().display()));
         }
         end
     }
 
-    /// Generates the ranges; answers whether it was not stopped.
-    async fn generate(&self, ranges: &Path, stop: &Stop) -> anyhow::Result<bool> {
+    /// Generates the ranges. Returns whether it finished.
+    async fn generate(&self, ranges: &Path, shutdown: &Shutdown) -> anyhow::Result<bool> {
         let count = self.prefixes.count();
-        tell(&format!(
+        print_status(&format!(
             "generating {} ({} ranges) in {}",
-            figures::prefixes(count),
-            figures::grouped(count as u64 * 4096),
+            humanize::prefixes(count),
+            humanize::grouped(count as u64 * 4096),
             ranges.display()
         ));
         let prefixes = self.prefixes.clone();
-        let (done, _) = generate::write(Recipe::default(), prefixes, ranges, &stop.gently).await?;
+        let (done, _) = generate::write(
+            GeneratorConfig::default(),
+            prefixes,
+            ranges,
+            &shutdown.graceful,
+        )
+        .await?;
         Ok(done == count)
     }
 
-    async fn run_in(&self, folder: &Path, stop: &Stop) -> anyhow::Result<End> {
+    async fn run_in(&self, folder: &Path, shutdown: &Shutdown) -> anyhow::Result<End> {
         let (ranges, archive) = (folder.join("ranges"), folder.join("archive"));
-        if !self.generate(&ranges, stop).await? {
+        if !self.generate(&ranges, shutdown).await? {
             return Ok(End::Stopped);
         }
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
         let source = range_api::start(listener, ranges)?;
-        let mirror = Mirror {
+        let config = RunConfig {
             source: format!("http://{}", source.address()).parse()?,
-            to: DestinationName::Folder(archive.clone()),
+            to: ArchiveLocation::Folder(archive.clone()),
             object_options: ObjectOptions::default(),
             prefixes: self.prefixes.clone(),
-            settings: Settings {
+            dispatch: DispatchSettings {
                 parallel: usize::from(self.parallel),
                 window: None,
                 first_wait_max: FIRST_WAIT_MAX,
@@ -98,7 +109,7 @@ impl Demo {
                 component_file: None,
             },
         };
-        tell(&format!(
+        print_status(&format!(
             "mirroring http://{} into {}",
             source.address(),
             archive.display()
@@ -108,23 +119,24 @@ impl Demo {
         } else {
             Style::Silent
         };
-        let mirrored = mirror_and_show(mirror, style, stop).await?;
+        let run = run_and_report(config, style, shutdown).await?;
         source.stop().await;
-        let end = end_of(&mirrored.outcome, stop);
+        let end = end_of(&run.outcome, shutdown);
         if end != End::Done {
-            tell_failures(&mirrored.outcome, stop);
+            print_failures(&run.outcome, shutdown);
             return Ok(end);
         }
-        tell("verifying every range of every tar");
-        let verdict = verify::read(Box::new(archive), true, &stop.gently).await?;
+        print_status("verifying every range of every tar");
+        let archive = Arc::new(FolderArchive::new(archive));
+        let verdict = verify::check(archive, true, &shutdown.graceful).await?;
         for damage in &verdict.damages {
-            tell(&format!("damaged: {damage}"));
+            print_status(&format!("damaged: {damage}"));
         }
-        print(&table(&mirrored, Cost::so_far()));
+        print(&table(&run, ResourceUsage::so_far()));
         print(&format!(
             "verified: {} ranges, {} hashes, {} damages",
-            figures::grouped(verdict.ranges),
-            figures::grouped(verdict.hashes),
+            humanize::grouped(verdict.ranges),
+            humanize::grouped(verdict.hashes),
             verdict.damages.len()
         ));
         Ok(if verdict.damages.is_empty() {
@@ -135,35 +147,35 @@ impl Demo {
     }
 }
 
-fn table(mirrored: &Mirrored, cost: Cost) -> String {
-    let outcome = &mirrored.outcome;
+fn table(run: &FinishedRun, usage: ResourceUsage) -> String {
+    let outcome = &run.outcome;
     let mut text = String::from(
         "prefix   ranges     hashes       data        tar     time   ranges/s  linear memory\n",
     );
     for stored in outcome.stored.values() {
         text.push_str(&row(stored));
     }
-    let (totals, elapsed) = (outcome.totals(), mirrored.elapsed);
+    let (totals, elapsed) = (outcome.totals(), run.elapsed);
     let _ = writeln!(
         text,
         "all    {:>8} {:>10} {:>10} {:>10} {:>8} {:>10} {:>14}",
-        figures::grouped(totals.ranges),
-        figures::grouped(totals.hashes),
-        figures::data(totals.data_bytes),
-        figures::data(totals.content_length),
-        figures::duration(elapsed),
-        figures::grouped(figures::per_second(totals.ranges, elapsed)),
-        figures::memory(linear_memory_peak(outcome)),
+        humanize::grouped(totals.ranges),
+        humanize::grouped(totals.hashes),
+        humanize::data(totals.data_bytes),
+        humanize::data(totals.content_length),
+        humanize::duration(elapsed),
+        humanize::grouped(humanize::per_second(totals.ranges, elapsed)),
+        humanize::memory(outcome.linear_memory_peak()),
     );
     let _ = write!(
         text,
-        "\n{}/s, memory of an invocation at its peak {} (the program that this replaces: {ARTICLE_HEAP_MB} of heap, \
-         {ARTICLE_TUNED_MB} once tuned)\npeak RSS of this process, with the generator, the source, the store and \
-         the verifier in it: {}; CPU {}",
-        figures::data(figures::per_second(totals.data_bytes, elapsed)),
-        figures::memory(linear_memory_peak(outcome)),
-        figures::memory(cost.rss_peak_bytes),
-        figures::duration(cost.cpu),
+        "\n{}/s, peak linear memory of an invocation {} (the Go program before it: {ARTICLE_HEAP_MB} of heap, \
+         {ARTICLE_TUNED_MB} after tuning)\npeak RSS of this process, which includes the generator, the source, the \
+         store and the verifier: {}; CPU {}",
+        humanize::data(humanize::per_second(totals.data_bytes, elapsed)),
+        humanize::memory(outcome.linear_memory_peak()),
+        humanize::memory(usage.rss_peak_bytes),
+        humanize::duration(usage.cpu),
     );
     text
 }
@@ -173,12 +185,12 @@ fn row(stored: &StoredPrefix) -> String {
     format!(
         "{:<6} {:>8} {:>10} {:>10} {:>10} {:>8} {:>10} {:>14}\n",
         stored.prefix.to_string(),
-        figures::grouped(totals.ranges),
-        figures::grouped(totals.hashes),
-        figures::data(totals.data_bytes),
-        figures::data(totals.content_length),
-        figures::duration(stored.duration),
-        figures::grouped(figures::per_second(totals.ranges, stored.duration)),
-        figures::memory(stored.linear_memory_peak),
+        humanize::grouped(totals.ranges),
+        humanize::grouped(totals.hashes),
+        humanize::data(totals.data_bytes),
+        humanize::data(totals.content_length),
+        humanize::duration(stored.duration),
+        humanize::grouped(humanize::per_second(totals.ranges, stored.duration)),
+        humanize::memory(stored.linear_memory_peak),
     )
 }

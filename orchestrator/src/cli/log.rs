@@ -1,14 +1,13 @@
-//! The log: to standard error, as loud as asked for, and without secrets whoever wrote them into it.
-//! What is logged is left to the modules, and to the libraries that they use.
+//! The log on stderr, with secrets redacted even from what libraries write.
 
 use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// The environment variable with the log's level, as `tracing-subscriber` reads it: `debug`, `orchestrator=trace`.
+/// The environment variable with the log filter in `tracing-subscriber`'s syntax: `debug`, `orchestrator=trace`.
 const LOG_VARIABLE: &str = "PREFIX_TAR_LOG";
 
-/// What a secret stands behind, wherever a library shows a URL or a header: a V4 signature, a bearer token, a key.
+/// The texts that precede a secret: a V4 signature, a bearer token, a key.
 const SECRETS_FOLLOW: [&str; 4] = [
     "x-goog-signature=",
     "x-goog-signature%3d",
@@ -16,7 +15,7 @@ const SECRETS_FOLLOW: [&str; 4] = [
     "private key-----",
 ];
 
-/// What stands where a secret stood.
+/// What replaces a secret.
 const REDACTED: &str = "<redacted>";
 
 /// Starts the log.
@@ -31,7 +30,7 @@ pub(super) fn start() {
         .init();
 }
 
-/// Standard error, with secrets taken out. Our own types cannot show theirs; libraries log whole URLs at `trace`.
+/// Redacts stderr. Our own types cannot print their secrets, but libraries log whole URLs at `trace`.
 struct Redacting;
 
 impl MakeWriter<'_> for Redacting {
@@ -43,7 +42,7 @@ impl MakeWriter<'_> for Redacting {
 }
 
 impl Write for Redacting {
-    /// An event comes as one piece.
+    /// The subscriber writes each event with one call.
     fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         std::io::stderr().write_all(redacted(&text).as_bytes())?;
@@ -55,7 +54,7 @@ impl Write for Redacting {
     }
 }
 
-/// The text without what follows [`SECRETS_FOLLOW`], up to where a URL, a header or a quotation ends.
+/// Replaces what follows [`SECRETS_FOLLOW`], up to the end of the URL, header or quotation.
 fn redacted(text: &str) -> Cow<'_, str> {
     let lower = text.to_ascii_lowercase();
     let mut found: Vec<usize> = SECRETS_FOLLOW
@@ -94,7 +93,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn secrets_are_taken_out_wherever_they_stand() {
+    fn secrets_are_redacted_wherever_they_are() {
         for (text, shown) in [
             ("nothing secret", "nothing secret"),
             (
@@ -120,7 +119,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_signature_is_left(before in ".*", secret in "[0-9a-f]{8,64}", after in "[ \"&].*") {
+        fn no_signature_survives(before in ".*", secret in "[0-9a-f]{8,64}", after in "[ \"&].*") {
             prop_assume!(!before.contains(&secret) && !after.contains(&secret));
             let text = format!("{before}X-Goog-Signature={secret}{after}");
             prop_assert!(!redacted(&text).contains(&secret));

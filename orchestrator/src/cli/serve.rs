@@ -1,8 +1,8 @@
-//! `serve`: the range API over a folder, from the command line.
+//! `serve`: serves the range API over a folder.
 
-use super::{End, print, tell};
-use crate::dispatch::Stop;
+use super::{End, print, print_status};
 use crate::range_api;
+use crate::run::shutdown::Shutdown;
 use anyhow::Context as _;
 use clap::Args;
 use std::net::SocketAddr;
@@ -18,40 +18,40 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Serve {
-    /// The folder with the range files (00000.txt ..)
+    /// Folder with the range files, 00000.txt and so on
     #[arg(short = 'd', long = "directory", value_name = "DIR")]
     directory: PathBuf,
 
-    /// Where to listen; port 0 lets the system choose
+    /// Address to listen on; port 0 lets the system choose
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
 }
 
 impl Serve {
-    pub(super) async fn run(self, stop: Stop) -> anyhow::Result<End> {
+    pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<End> {
         anyhow::ensure!(
             self.directory.is_dir(),
-            "{} is no folder; `orchestrator generate -d {0}` makes one",
+            "{} is not a folder; `orchestrator generate -d {0} -p 1` creates one",
             self.directory.display()
         );
         let listener = listen(self.listen).await?;
         let server = range_api::start(listener, self.directory)?;
         print(&format!("serving http://{}", server.address()));
-        until_stopped(&stop).await;
+        until_stopped(&shutdown).await;
         server.stop().await;
         Ok(End::Done)
     }
 }
 
-/// Binds an address, or says who may have it.
+/// Binds an address.
 pub(super) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address}; another --listen, or port 0, may be free")
+        format!("cannot listen on {address}; choose another --listen, or port 0 for a free one")
     })
 }
 
-/// A server that is stopped has done what it was asked for.
-pub(super) async fn until_stopped(stop: &Stop) {
-    stop.gently.cancelled().await;
-    tell("stopping");
+/// Waits for the signal that ends a server.
+pub(super) async fn until_stopped(shutdown: &Shutdown) {
+    shutdown.graceful.cancelled().await;
+    print_status("stopping");
 }

@@ -1,13 +1,16 @@
-//! `store`: the local object store, from the command line.
+//! `store`: serves the object store emulator.
 
 use super::serve::{listen, until_stopped};
 use super::{End, print};
-use crate::dispatch::Stop;
-use crate::local_store::permissions::{Permissions, Role};
-use crate::local_store::{Buckets, LocalStore, trusting};
-use crate::sign::ServiceAccountKey;
+use crate::destination::folder::serve;
+use crate::run::shutdown::Shutdown;
 use anyhow::Context as _;
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use emulator::key::ServiceAccountKey;
+use emulator::permissions::{Permissions, Role};
+use emulator::signature::Verifier;
+use emulator::{Buckets, Emulator};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -17,22 +20,22 @@ Examples:
   orchestrator store -d ./store --key-file ./key.json
   orchestrator store -d ./store --role objectCreator --role objectViewer
 
-It takes what is signed with that service-account key, as GCS takes what is signed with
-yours: PUT, GET, HEAD and DELETE of http://ADDR/my-bucket/OBJECT, by V4 signed URL.";
+It accepts PUT, GET, HEAD and DELETE of http://ADDR/my-bucket/OBJECT by V4 signed URL, as GCS
+does, and trusts the service-account key in --key-file.";
 
-/// Serve a local object store: GCS's XML API by signed URL, with its checks
+/// Serve a local object store that emulates GCS's XML API and its checks
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Store {
-    /// The folder with a folder for every bucket
+    /// Folder that has a folder for every bucket
     #[arg(short = 'd', long = "directory", value_name = "DIR")]
     directory: PathBuf,
 
-    /// Where to listen, on loopback; port 0 lets the system choose
+    /// Loopback address to listen on; port 0 lets the system choose
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
     listen: SocketAddr,
 
-    /// The service-account key that it trusts, made where it is not there
+    /// Service-account key to trust, created if missing
     #[arg(
         long,
         value_name = "FILE",
@@ -40,20 +43,20 @@ pub(super) struct Store {
     )]
     key_file: PathBuf,
 
-    /// Permit the key's account what this role does, and no more; several add up  [default: everything]
-    #[arg(long = "role", value_name = "ROLE", value_enum)]
+    /// Role of the key's account; repeat it to add up roles  [default: everything is permitted]
+    #[arg(long = "role", value_name = "ROLE", value_parser = PossibleValuesParser::new(Role::ALL.map(Role::as_str)).try_map(|name| name.parse::<Role>()))]
     roles: Vec<Role>,
 }
 
 impl Store {
-    pub(super) async fn run(self, stop: Stop) -> anyhow::Result<End> {
+    pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<End> {
         anyhow::ensure!(
             self.listen.ip().is_loopback(),
-            "the local store listens on loopback only, and {} is not",
+            "the local store listens on loopback only, and {} is not loopback",
             self.listen.ip()
         );
         std::fs::create_dir_all(&self.directory)
-            .with_context(|| format!("cannot make the folder {}", self.directory.display()))?;
+            .with_context(|| format!("cannot create the folder {}", self.directory.display()))?;
         let key = if self.key_file.exists() {
             ServiceAccountKey::read(&self.key_file)?
         } else {
@@ -62,20 +65,21 @@ impl Store {
             key
         };
         let listener = listen(self.listen).await?;
-        let verifier = trusting(&key)?;
+        let verifier = Verifier::trusting(&key)?;
         let permissions = match self.roles.as_slice() {
             [] => Permissions::ALL,
             roles => Permissions::of_roles(roles),
         };
         let buckets = Buckets::In(self.directory);
-        let server = LocalStore::permitting(buckets, verifier, permissions).start(listener)?;
+        let emulator = Emulator::with_permissions(buckets, verifier, permissions);
+        let server = serve(listener, emulator)?;
         print(&format!(
             "storing at http://{} what {} signs (key: {})",
             server.address(),
             key.client_email(),
             self.key_file.display()
         ));
-        until_stopped(&stop).await;
+        until_stopped(&shutdown).await;
         server.stop().await;
         Ok(End::Done)
     }

@@ -1,20 +1,20 @@
-//! `token`: a bearer token for components that run elsewhere, and the digest that they are configured with.
+//! `token`: creates the bearer token of remote components, and prints the digest that configures them.
 
 use super::{End, print};
 use crate::invoke_token;
 use clap::Args;
-use prefix_tar::configuration::INVOKE_TOKEN_SHA256;
+use prefix_tar::protocol::configuration::INVOKE_TOKEN_SHA256;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
   orchestrator token --token-file ./token        prints INVOKE_TOKEN_SHA256=... for the component";
 
-/// Make a bearer token for components that run elsewhere, and print the digest that they want
+/// Create a bearer token for components that run elsewhere, and print the digest to configure them with
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Token {
-    /// The file that the token is kept in: made, if it is not there, for its owner alone
+    /// File with the token, created if missing and readable by its owner only
     #[arg(long, value_name = "FILE", default_value = "./prefix-tar-token")]
     token_file: PathBuf,
 }

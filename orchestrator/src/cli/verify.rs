@@ -1,16 +1,19 @@
-//! `verify`: reads an archive again, from the command line.
+//! `verify`: reads an archive back and checks it.
 
-use super::{End, destination, print, tell};
-use crate::destination::DestinationName;
-use crate::destination::bucket::{BucketDestination, BucketFiles, ObjectOptions};
-use crate::dispatch::Stop;
-use crate::figures;
-use crate::host::embedded::DEADLINE_DEFAULT;
+use super::args::location;
+use super::{End, print, print_status};
+use crate::archive::location::ArchiveLocation;
+use crate::archive::{self, Archive};
+use crate::gcs::options::ObjectOptions;
+use crate::humanize;
 use crate::progress::counter::Counter;
-use crate::verify::{ArchiveFiles, Verdict, verify};
+use crate::run::shutdown::Shutdown;
+use crate::verify::{Verdict, verify};
 use clap::Args;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 const EXAMPLES: &str = "\
@@ -19,54 +22,43 @@ Examples:
   orchestrator verify gs://my-bucket/pwned
   orchestrator verify ./archive --json | jq .damages";
 
-/// Read an archive again, all of it, and name every damage
+/// Read an archive back, check every range and every checksum, and list what is damaged
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Verify {
-    /// The archive: a folder, or gs://bucket/path; {month} in it becomes 2026-11
-    #[arg(value_name = "DEST", value_parser = destination)]
-    archive: DestinationName,
+    /// The archive: a folder, or gs://bucket/path; {month} becomes 2026-11
+    #[arg(value_name = "DEST", value_parser = location)]
+    archive: ArchiveLocation,
 
-    /// Another store than Google's for gs://  [default: $STORAGE_EMULATOR_HOST, or Google's]
+    /// Endpoint for gs://  [default: $STORAGE_EMULATOR_HOST, or Google's]
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
 
-    /// Trust the CA certificates of this PEM file besides the platform's
+    /// PEM file with CA certificates to trust besides the platform's
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
 
-    /// Print the verdict as JSON to standard output
+    /// Print the verdict to stdout as JSON
     #[arg(long)]
     json: bool,
 }
 
 impl Verify {
-    pub(super) async fn run(self, stop: Stop) -> anyhow::Result<End> {
-        let shown = self.archive.to_string();
-        let files: Box<dyn ArchiveFiles + Send> = match self.archive {
-            DestinationName::Folder(folder) => {
-                anyhow::ensure!(folder.is_dir(), "{} is no folder", folder.display());
-                Box::new(folder)
-            }
-            DestinationName::Bucket(path) => {
-                let options = ObjectOptions {
-                    endpoint: self.endpoint,
-                    ..ObjectOptions::default()
-                };
-                let ca_file = self.ca_file.as_deref();
-                let bucket = BucketDestination::open(path, &options, DEADLINE_DEFAULT, ca_file)?;
-                Box::new(BucketFiles::new(bucket, tokio::runtime::Handle::current()))
-            }
+    pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<End> {
+        let options = ObjectOptions {
+            endpoint: self.endpoint,
+            ..ObjectOptions::default()
         };
-        let verdict = read(files, !self.json, &stop.gently).await?;
-        if stop.gently.is_cancelled() {
-            tell("stopped before all was read");
+        let archive = archive::open(&self.archive, &options, self.ca_file.as_deref())?;
+        let verdict = check(archive, !self.json, &shutdown.graceful).await?;
+        if shutdown.graceful.is_cancelled() {
+            print_status("stopped before everything was read");
             return Ok(End::Stopped);
         }
         if self.json {
             print(&serde_json::to_string(&verdict)?);
         } else {
-            print_verdict(&verdict, &shown);
+            print_verdict(&verdict, &self.archive.to_string());
         }
         Ok(if verdict.damages.is_empty() {
             End::Done
@@ -76,18 +68,19 @@ impl Verify {
     }
 }
 
-/// Reads an archive, with a bar on a terminal.
-pub(super) async fn read(
-    files: Box<dyn ArchiveFiles + Send>,
+/// Verifies an archive, with a progress bar on a terminal.
+pub(super) async fn check(
+    archive: Arc<dyn Archive>,
     is_shown: bool,
-    stop: &CancellationToken,
+    shutdown: &CancellationToken,
 ) -> anyhow::Result<Verdict> {
-    let stop = stop.clone();
+    let (shutdown, runtime) = (shutdown.clone(), Handle::current());
     let verdict = tokio::task::spawn_blocking(move || {
         let counter = Counter::new("verifying", is_shown && std::io::stderr().is_terminal());
         verify(
-            &*files,
-            &stop,
+            &*archive,
+            &runtime,
+            &shutdown,
             |prefixes| counter.begin(prefixes),
             || counter.count(),
         )
@@ -97,14 +90,14 @@ pub(super) async fn read(
 
 fn print_verdict(verdict: &Verdict, archive: &str) {
     for damage in &verdict.damages {
-        tell(&format!("damaged: {damage}"));
+        print_status(&format!("damaged: {damage}"));
     }
     let read = format!(
         "{}, {} ranges, {} hashes, {} of tars",
-        figures::prefixes(verdict.prefixes),
-        figures::grouped(verdict.ranges),
-        figures::grouped(verdict.hashes),
-        figures::data(verdict.tar_bytes),
+        humanize::prefixes(verdict.prefixes),
+        humanize::grouped(verdict.ranges),
+        humanize::grouped(verdict.hashes),
+        humanize::data(verdict.tar_bytes),
     );
     match verdict.damages.len() {
         0 => print(&format!("{archive} is whole: {read}")),

@@ -1,74 +1,78 @@
-//! A local folder as destination: the component writes to it the production way, by signed PUT to a local
-//! store of this process, which the host calls without a socket. Reports and the manifest are written beside the tars.
+//! Writes an archive to a local folder. The component uploads to it as it would to a bucket: by signed PUT to an
+//! emulator in this process, which the embedded host calls without a socket.
 
 mod lock;
 
-use super::{Destination, EXPIRY_MARGIN, StoredObject};
-use crate::host::embedded::{InProcess, Origin};
+use super::{Destination, DestinationError, EXPIRY_MARGIN};
+use crate::archive::Archive;
+use crate::archive::folder::FolderArchive;
+use crate::archive::layout::{MANIFEST_NAME, report_name, tar_name};
+use crate::archive::manifest::Manifest;
 use crate::http_server::HttpServer;
-use crate::local_store::objects::{GenerationMatch, Objects, current_generation};
-use crate::local_store::{Buckets, LocalStore, trusting};
-use crate::manifest::{MANIFEST_NAME, Manifest, object_name, report_name};
-use crate::sign::{ServiceAccountKey, UrlSigner};
+use crate::origin::{InProcessBody, InProcessServer, Origin};
+use crate::sign::UrlSigner;
 use anyhow::Context as _;
+use emulator::key::ServiceAccountKey;
+use emulator::objects::{GenerationMatch, Objects, current_generation};
+use emulator::signature::Verifier;
+use emulator::{Buckets, Emulator, staging};
+use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use lock::FolderLock;
-use prefix_tar::job::{Report, Upload};
-use prefix_tar::limits::REPORT_BYTES_MAX;
-use prefix_tar::prefix::Prefix;
+use prefix_tar::protocol::job::Upload;
+use prefix_tar::protocol::prefix::Prefix;
+use prefix_tar::protocol::report::Report;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
-use wasmtime_wasi_http::{Error, WasiBody};
 
-/// The bucket's name in the signed URLs. The store is this process's own, so it need not mean anything.
+/// The bucket in the signed URLs. Only this process's emulator sees it.
 const BUCKET: &str = "archive";
 
-/// The authority in the signed URLs. Nothing listens there: the host of the component calls the store.
+/// The authority in the signed URLs. Nothing listens there: the embedded host calls the emulator.
 const AUTHORITY: &str = "localhost";
 
-/// How long the end of uploads that were given up is waited for.
+/// The longest wait for abandoned uploads to end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A folder, and the store that writes to it.
+/// A folder, and the emulator that writes to it.
 #[derive(Debug)]
 pub struct FolderDestination {
     folder: PathBuf,
     signer: UrlSigner,
     expiry: Duration,
     origin: Origin,
-    store: Arc<LocalStore>,
+    emulator: Arc<Emulator>,
     objects: Arc<Objects>,
-    /// Where the store is on a socket.
+    archive: FolderArchive,
+    /// The emulator on a socket, if the component is in another process.
     server: Mutex<Option<HttpServer>>,
     lock: FolderLock,
 }
 
 impl FolderDestination {
-    /// Makes the folder if it is not there, and opens the store. A signed URL lives for `deadline` and a
-    /// little longer.
+    /// Locks the folder, creating it if necessary, and opens the emulator. A signed URL outlives `deadline` by a
+    /// margin.
     ///
     /// # Errors
-    /// The folder cannot be made or written to, or another run has it.
+    /// The folder cannot be created or written to, or another run holds its lock.
     pub async fn open(folder: &Path, deadline: Duration) -> anyhow::Result<Self> {
-        Self::open_behind(folder, deadline, |store| {
-            Origin::in_process(AUTHORITY, store)
+        Self::open_behind(folder, deadline, |emulator| {
+            Origin::in_process(AUTHORITY, emulator)
         })
         .await
     }
 
-    /// The same, with the store on a socket, for a component that is not in this process.
+    /// Does the same, with the emulator on a socket for a component in another process.
     ///
     /// # Errors
-    /// As [`Self::open`], or the address is taken.
+    /// As [`Self::open`], or the address is in use or not on loopback.
     pub async fn open_listening(
         folder: &Path,
         deadline: Duration,
@@ -76,7 +80,7 @@ impl FolderDestination {
     ) -> anyhow::Result<Self> {
         anyhow::ensure!(
             address.ip().is_loopback(),
-            "the store of a folder listens on loopback only, and {} is not",
+            "the store of a folder listens on loopback only, and {} is not loopback",
             address.ip()
         );
         let listener = TcpListener::bind(address)
@@ -84,8 +88,8 @@ impl FolderDestination {
             .with_context(|| format!("the store cannot listen on {address}"))?;
         let address = listener.local_addr()?;
         let mut server = None;
-        let mut destination = Self::open_behind(folder, deadline, |store| {
-            server = Some(store.start(listener));
+        let mut destination = Self::open_behind(folder, deadline, |emulator| {
+            server = Some(serve(listener, emulator));
             Origin::new(false, &address.to_string())
         })
         .await?;
@@ -93,158 +97,139 @@ impl FolderDestination {
         Ok(destination)
     }
 
-    /// The same, where something stands between the component and the store: `front` says where the component
-    /// finds it.
+    /// Does the same with something in front of the emulator: `front` returns the origin where the component finds it.
     ///
     /// # Errors
     /// As [`Self::open`].
     pub async fn open_behind(
         folder: &Path,
         deadline: Duration,
-        front: impl FnOnce(Arc<LocalStore>) -> Origin,
+        front: impl FnOnce(Arc<Emulator>) -> Origin,
     ) -> anyhow::Result<Self> {
         let (folder, lock, key) = {
             let folder = folder.to_owned();
             tokio::task::spawn_blocking(move || {
                 check_writable(&folder)?;
-                let lock = FolderLock::take(&folder)?;
+                let lock = FolderLock::acquire(&folder)?;
                 anyhow::Ok((folder, lock, ServiceAccountKey::generate()?))
             })
             .await??
         };
-        let store = LocalStore::new(
-            Buckets::One {
-                name: BUCKET.to_owned(),
-                folder: folder.clone(),
-            },
-            trusting(&key)?,
-        );
-        let objects = store.objects(BUCKET).context("the store has no bucket")?;
-        let origin = front(Arc::clone(&store));
+        let buckets = Buckets::One {
+            name: BUCKET.to_owned(),
+            folder: folder.clone(),
+        };
+        let emulator = Emulator::new(buckets, Verifier::trusting(&key)?);
+        let objects = emulator.objects(BUCKET)?;
+        let origin = front(Arc::clone(&emulator));
         Ok(Self {
             signer: UrlSigner::new(&key, origin.to_string(), BUCKET.to_owned())?,
             origin,
+            archive: FolderArchive::with_objects(folder.clone(), Arc::clone(&objects)),
             folder,
             expiry: deadline + EXPIRY_MARGIN,
-            store,
+            emulator,
             objects,
             server: Mutex::default(),
             lock,
         })
     }
 
-    /// What the component has to reach to write to it.
-    pub const fn origin(&self) -> &Origin {
-        &self.origin
-    }
-
-    /// Waits until the uploads under way have ended, one way or the other.
+    /// Waits until every upload has ended, or gives up after ten seconds.
     pub async fn uploads_ended(&self) {
-        if timeout(CLOSE_TIMEOUT, self.store.uploads_ended())
-            .await
-            .is_err()
-        {
-            tracing::warn!("uploads are still under way after a while");
+        let ended = timeout(CLOSE_TIMEOUT, self.emulator.uploads_ended()).await;
+        if ended.is_err() {
+            let seconds = CLOSE_TIMEOUT.as_secs();
+            tracing::warn!("uploads have not ended after {seconds} s");
         }
     }
+
+    async fn write_json(&self, file: &str, value: &impl Serialize) -> Result<(), DestinationError> {
+        let path = self.folder.join(file);
+        let mut text = serde_json::to_vec(value)
+            .map_err(|error| DestinationError::Other(format!("cannot encode {file}: {error}")))?;
+        text.push(b'\n');
+        on_disk("write", path, move |path| write_whole(path, &text)).await
+    }
+
+    async fn remove(&self, file: &str) -> Result<(), DestinationError> {
+        on_disk("remove", self.folder.join(file), remove_if_present).await
+    }
+}
+
+/// Serves an emulator on a socket.
+///
+/// # Errors
+/// The listener has no address.
+pub fn serve(listener: TcpListener, emulator: Arc<Emulator>) -> io::Result<HttpServer> {
+    HttpServer::start(listener, move |request| {
+        let emulator = Arc::clone(&emulator);
+        async move { emulator.respond(request).await }
+    })
 }
 
 #[async_trait::async_trait]
-impl InProcess for LocalStore {
-    async fn answer(
-        &self,
-        request: http::Request<WasiBody>,
-    ) -> Result<http::Response<WasiBody>, Error> {
+impl InProcessServer for Emulator {
+    async fn answer(&self, request: Request<InProcessBody>) -> io::Result<Response<InProcessBody>> {
         let (parts, body) = request.into_parts();
         let response = self.answer(&parts, &mut Some(body)).await;
-        Ok(response.map(|body| {
-            body.map_err(|_| Error::HttpResponseIncomplete)
-                .boxed_unsync()
-        }))
+        Ok(response.map(|body| body.boxed_unsync()))
     }
-}
-
-fn check_writable(folder: &Path) -> anyhow::Result<()> {
-    let shown = folder.display();
-    std::fs::create_dir_all(folder)
-        .with_context(|| format!("cannot make the destination {shown}"))?;
-    tempfile::tempfile_in(folder)
-        .map(drop)
-        .with_context(|| format!("cannot write to the destination {shown}"))
 }
 
 #[async_trait::async_trait]
 impl Destination for FolderDestination {
-    async fn begin(&self) -> anyhow::Result<()> {
-        remove(self.folder.join(MANIFEST_NAME)).await
+    fn origin(&self) -> &Origin {
+        &self.origin
     }
 
-    async fn report(&self, prefix: Prefix) -> anyhow::Result<Option<Report>> {
-        self.read_json(&report_name(prefix)).await
+    fn archive(&self) -> &dyn Archive {
+        &self.archive
     }
 
-    async fn manifest(&self) -> anyhow::Result<Option<Manifest>> {
-        self.read_json(MANIFEST_NAME).await
+    async fn begin(&self) -> Result<(), DestinationError> {
+        self.remove(MANIFEST_NAME).await
     }
 
-    async fn object(&self, prefix: Prefix) -> anyhow::Result<Option<StoredObject>> {
-        let path = self.folder.join(object_name(prefix));
-        let objects = Arc::clone(&self.objects);
-        let metadata = tokio::task::spawn_blocking(move || {
-            objects
-                .metadata(&path)
-                .with_context(|| format!("cannot read {}", path.display()))
-        })
-        .await??;
-        Ok(metadata.map(|metadata| StoredObject {
-            content_length: metadata.content_length,
-            crc32c: metadata.crc32c,
-            generation: metadata.generation.to_string(),
-            etag: Some(metadata.etag()),
-        }))
-    }
-
-    async fn discard(&self, prefix: Prefix, generation: &str) -> anyhow::Result<()> {
-        let path = self.folder.join(object_name(prefix));
-        let objects = Arc::clone(&self.objects);
-        let generation = GenerationMatch::Is(generation.parse()?);
-        tokio::task::spawn_blocking(move || {
-            objects
-                .remove(&path, generation)
-                .map(drop)
-                .with_context(|| format!("cannot remove {}", path.display()))
-        })
-        .await?
-    }
-
-    async fn prepare(&self, prefix: Prefix) -> anyhow::Result<Upload> {
-        remove(self.folder.join(report_name(prefix))).await?;
-        let object = object_name(prefix);
+    async fn prepare(&self, prefix: Prefix) -> Result<Upload, DestinationError> {
+        self.remove(&report_name(prefix)).await?;
+        let object = tar_name(prefix);
         let path = self.folder.join(&object);
-        let generation = tokio::task::spawn_blocking(move || {
-            current_generation(&path).with_context(|| format!("cannot look at {}", path.display()))
-        })
-        .await??
-        .unwrap_or(0);
+        let generation = on_disk("inspect", path, current_generation).await?;
         let headers = BTreeMap::from([
             ("content-type".to_owned(), "application/x-tar".to_owned()),
             (
                 "x-goog-if-generation-match".to_owned(),
-                generation.to_string(),
+                generation.unwrap_or(0).to_string(),
             ),
         ]);
         let url = self
             .signer
-            .sign(http::Method::PUT, &object, &headers, self.expiry)
+            .sign(Method::PUT, &object, &headers, self.expiry)
             .await?;
         Ok(Upload { url, headers })
     }
 
-    async fn write_report(&self, report: &Report) -> anyhow::Result<()> {
+    async fn discard(&self, prefix: Prefix, generation: &str) -> Result<(), DestinationError> {
+        let condition = generation
+            .parse()
+            .map(GenerationMatch::Is)
+            .map_err(|_| DestinationError::Other(format!("`{generation}` is not a generation")))?;
+        let objects = Arc::clone(&self.objects);
+        on_disk("remove", self.folder.join(tar_name(prefix)), move |path| {
+            objects
+                .remove(path, condition)
+                .map(drop)
+                .map_err(io::Error::other)
+        })
+        .await
+    }
+
+    async fn write_report(&self, report: &Report) -> Result<(), DestinationError> {
         self.write_json(&report_name(report.prefix), report).await
     }
 
-    async fn write_manifest(&self, manifest: &Manifest) -> anyhow::Result<()> {
+    async fn write_manifest(&self, manifest: &Manifest) -> Result<(), DestinationError> {
         self.write_json(MANIFEST_NAME, manifest).await
     }
 
@@ -264,52 +249,40 @@ impl Destination for FolderDestination {
     }
 }
 
-impl FolderDestination {
-    /// What a file has; `None` where it is not there, or cannot be understood.
-    async fn read_json<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<Option<T>> {
-        let path = self.folder.join(name);
-        let text = match tokio::fs::File::open(&path).await {
-            Ok(file) => {
-                let mut text = Vec::new();
-                file.take(REPORT_BYTES_MAX as u64)
-                    .read_to_end(&mut text)
-                    .await
-                    .with_context(|| format!("cannot read {}", path.display()))?;
-                text
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read {}", path.display()));
-            }
-        };
-        Ok(serde_json::from_slice(&text).ok())
-    }
-
-    async fn write_json(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
-        let path = self.folder.join(name);
-        let mut text = serde_json::to_vec(value)?;
-        text.push(b'\n');
-        tokio::task::spawn_blocking(move || {
-            write_whole(&path, &text).with_context(|| format!("cannot write {}", path.display()))
-        })
-        .await?
-    }
+fn check_writable(folder: &Path) -> anyhow::Result<()> {
+    let shown = folder.display();
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot create the destination {shown}"))?;
+    tempfile::tempfile_in(folder)
+        .map(drop)
+        .with_context(|| format!("cannot write to the destination {shown}"))
 }
 
-async fn remove(path: PathBuf) -> anyhow::Result<()> {
-    match tokio::fs::remove_file(&path).await {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
+/// Runs blocking work on a file. `operation` names it in the error.
+async fn on_disk<T: Send + 'static>(
+    operation: &'static str,
+    path: PathBuf,
+    work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+) -> Result<T, DestinationError> {
+    let task = tokio::task::spawn_blocking(move || {
+        work(&path).map_err(|cause| DestinationError::file(operation, &path, cause))
+    });
+    task.await
+        .unwrap_or_else(|error| Err(DestinationError::Other(error.to_string())))
+}
+
+fn remove_if_present(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-fn write_whole(path: &Path, text: &[u8]) -> std::io::Result<()> {
+fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    let mut temporary = crate::local_store::temporary::file(folder)?;
-    temporary.write_all(text)?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(path)?;
+    let mut staged = staging::create_in(folder)?;
+    staged.write_all(text)?;
+    staged.as_file().sync_all()?;
+    staged.persist(path)?;
     std::fs::File::open(folder)?.sync_all()
 }

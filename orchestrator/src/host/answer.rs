@@ -1,24 +1,27 @@
-//! The component's answer, as any host brings it: NDJSON taken apart into events, until the final one.
-//! How the bytes come here is left to the host.
+//! Reads the component's answer, a stream of NDJSON events, up to the final event.
 
 use super::{FailedInvocation, InvocationProgress};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
-use prefix_tar::failure::{Failure, FailureKind};
-use prefix_tar::job::{Event, Report};
 use prefix_tar::limits::REPORT_BYTES_MAX;
+use prefix_tar::protocol::event::Event;
+use prefix_tar::protocol::failure::{Failure, FailureKind};
+use prefix_tar::protocol::report::Report;
 use std::pin::pin;
 
 /// The longest line, in bytes: a report and the event around it.
 const LINE_BYTES_MAX: usize = REPORT_BYTES_MAX + 1024;
 
-/// Progress events of one answer. One comes every 256 ranges, and one every five seconds for at most a day.
+/// The most progress events in one answer. The component sends one per 256 ranges and one every
+/// five seconds, for at most a day.
 pub const PROGRESS_EVENTS_MAX: u32 = 20_000;
 
-/// Reads an answer to its final event.
+/// Reads an answer up to its final event and reports progress on the way. Bytes after the final
+/// event are not read.
 ///
-/// The connection is not read to its end after that: the final event says all.
+/// # Errors
+/// The answer ended before its final event.
 pub async fn read<AnswerBody>(
     body: AnswerBody,
     on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
@@ -39,19 +42,19 @@ where
     Err(CutOff::Ended)
 }
 
-/// How an answer ended without its final event.
+/// How an answer ended before its final event.
 #[derive(Debug, PartialEq, Eq)]
 pub enum CutOff<BodyError> {
-    /// In order, as when an instance traps: a chunked answer then ends cleanly.
+    /// Cleanly. A chunked answer also ends cleanly when the instance traps.
     Ended,
-    /// The rest of it was lost.
+    /// With an error of the body.
     Lost(BodyError),
 }
 
-/// The answer so far: the beginning of a line that is not whole.
+/// Splits the answer into lines and holds the line that is still incomplete.
 #[derive(Debug, Default)]
 struct Lines {
-    begun: Vec<u8>,
+    partial: Vec<u8>,
     progress_events: u32,
 }
 
@@ -65,31 +68,31 @@ impl Lines {
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let (line, after) = rest.split_at(end + 1);
             rest = after;
-            self.begun.extend_from_slice(line);
-            let outcome = outcome_of(&self.begun, on_progress);
-            self.begun.clear();
+            self.partial.extend_from_slice(line);
+            let outcome = outcome_of(&self.partial, on_progress);
+            self.partial.clear();
             if outcome.is_some() {
                 return outcome;
             }
             self.progress_events += 1;
             if self.progress_events > PROGRESS_EVENTS_MAX {
-                return Some(Err(no_component(&format!(
+                return Some(Err(not_the_component(&format!(
                     "more than {PROGRESS_EVENTS_MAX} progress events"
                 ))));
             }
         }
-        self.begun.extend_from_slice(rest);
-        (self.begun.len() > LINE_BYTES_MAX).then(|| {
-            Err(no_component(&format!(
+        self.partial.extend_from_slice(rest);
+        (self.partial.len() > LINE_BYTES_MAX).then(|| {
+            Err(not_the_component(&format!(
                 "a line of more than {LINE_BYTES_MAX} bytes"
             )))
         })
     }
 }
 
-fn no_component(what: &str) -> FailedInvocation {
-    let message = format!("the answer has {what}; is this the component?");
-    Failure::lasting(FailureKind::Died, message).into()
+fn not_the_component(evidence: &str) -> FailedInvocation {
+    let message = format!("the answer has {evidence}; is this the component?");
+    Failure::permanent(FailureKind::Died, message).into()
 }
 
 fn outcome_of(
@@ -114,21 +117,21 @@ fn outcome_of(
             failure: error,
             sent,
         })),
-        Err(error) => Some(Err(Failure::lasting(
+        Err(error) => Some(Err(Failure::permanent(
             FailureKind::Died,
             format!(
-                "the answer has a line that is no event ({}); is this the component, and of this version?",
-                what_it_is(&error)
+                "the answer has a line that is not an event ({}); is this the component, in the orchestrator's version?",
+                describe(&error)
             ),
         )
         .into())),
     }
 }
 
-/// What is said of a line that is no event: never the line itself.
-fn what_it_is(error: &serde_json::Error) -> &'static str {
+/// Describes a line that is not an event without quoting it, because it may contain a secret.
+fn describe(error: &serde_json::Error) -> &'static str {
     match error.classify() {
-        serde_json::error::Category::Data => "JSON of something else",
+        serde_json::error::Category::Data => "other JSON",
         _ => "not JSON",
     }
 }
@@ -156,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn events_are_read_to_the_final_one() {
+    async fn events_are_read_up_to_the_final_one() {
         let text = format!("{PROGRESS}{PROGRESS}{FAILED}{PROGRESS}");
         let (outcome, seen) = read_text(&text).await;
         let failed = outcome.expect("an outcome").expect_err("a failure");
@@ -174,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_event_is_said_to_be_none_and_not_repeated() {
+    async fn a_line_that_is_not_an_event_fails_the_invocation_and_is_not_quoted() {
         for text in ["<html>secret\n", "{\"secret\":1}\n", &"x".repeat(1 << 21)] {
             let (outcome, _) = read_text(text).await;
             let failed = outcome.expect("an outcome").expect_err("a failure");
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn progress_is_bounded() {
+    async fn the_number_of_progress_events_is_bounded() {
         let mut text = PROGRESS.repeat(PROGRESS_EVENTS_MAX as usize);
         let (outcome, seen) = read_text(&text).await;
         assert_eq!((outcome, seen), (Err(CutOff::Ended), PROGRESS_EVENTS_MAX));
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_may_come_byte_by_byte() {
+    fn a_line_may_arrive_byte_by_byte() {
         let mut lines = Lines::default();
         let outcomes: Vec<_> = FAILED
             .as_bytes()

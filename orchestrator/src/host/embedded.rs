@@ -1,5 +1,6 @@
-//! The embedded host: wasmtime in this process, one store per invocation.
-//! The compiled component is `engine`'s, connections are `outbound`'s, the memory's bound is `memory`'s.
+//! [`EmbeddedHost`]: runs the component with wasmtime in this process, one store per invocation.
+//!
+//! No wasmtime type leaves this module.
 
 mod engine;
 mod memory;
@@ -9,17 +10,20 @@ pub use engine::{CompiledCache, bundled_component};
 
 use super::{FailedInvocation, Host, InvocationProgress, answer};
 use crate::invoke_token;
+use crate::origin::Origin;
 use bytes::Bytes;
 use engine::ComponentEngine;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use memory::MemoryBound;
-pub use outbound::{InProcess, Origin};
-use outbound::{Lane, Lanes};
-use prefix_tar::configuration::{INVOKE_TOKEN_SHA256, UPLOAD_AUTHORITIES};
-use prefix_tar::failure::{Failure, FailureKind};
-use prefix_tar::job::{JOB_CONTENT_TYPE, Job, Report};
+use outbound::{ClientPool, PooledClient};
 use prefix_tar::limits::LINEAR_MEMORY_BYTES_MAX;
-use prefix_tar::token::Token;
+use prefix_tar::protocol::configuration::{INVOKE_TOKEN_SHA256, UPLOAD_AUTHORITIES};
+use prefix_tar::protocol::failure::{Failure, FailureKind};
+use prefix_tar::protocol::job::{JOB_CONTENT_TYPE, Job};
+use prefix_tar::protocol::report::Report;
+use prefix_tar::protocol::token::Token;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 use wasmtime::Store;
@@ -30,33 +34,36 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-/// What a component may write to its standard error, in bytes.
+/// What the component may write to stderr per invocation, in bytes.
 const LOG_BYTES_MAX: usize = 16 * 1024;
 
-/// How long an invocation may take, unless it is said. A prefix is 130 MB: at 1 MB/s, about two minutes.
+/// The default deadline of an invocation. A tar of 310 MB takes about five minutes at 1 MB/s.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(15 * 60);
+
+/// The body of the component's answer.
+pub type AnswerBody = UnsyncBoxBody<Bytes, io::Error>;
 
 /// How the embedded host runs the component.
 #[derive(Debug)]
 pub struct EmbeddedSettings {
     /// The component's bytes.
     pub component: Vec<u8>,
-    /// Where compiled code is kept between runs.
+    /// Where compiled code is cached between runs.
     pub cache: CompiledCache,
-    /// The component's environment. The digest of the token and where uploads may go are added to it.
+    /// The component's environment. The host adds the token's digest and the upload authorities.
     pub environment: Vec<(String, String)>,
-    /// What the component may reach besides where uploads may go, and nothing else.
+    /// The origins that the component may reach, besides those that uploads are permitted to.
     pub origins: Vec<Origin>,
-    /// A private CA to trust besides the platform's.
+    /// PEM file with a private CA, trusted in addition to the platform's certificates.
     pub ca_file: Option<PathBuf>,
-    /// The bound of the linear memory, in bytes. The module has its own of 8 MiB.
+    /// The most linear memory, in bytes. The module's own limit is 8 MiB.
     pub linear_memory_bytes_max: usize,
-    /// The bound of an invocation's time.
+    /// The longest time that an invocation may take.
     pub deadline: Duration,
 }
 
 impl EmbeddedSettings {
-    /// The component that the orchestrator carries, with the cache and the bounds that suit most.
+    /// Settings for the bundled component, with the user's cache and the default limits.
     pub fn new(environment: Vec<(String, String)>, origins: Vec<Origin>) -> Self {
         Self {
             component: bundled_component().to_vec(),
@@ -70,12 +77,12 @@ impl EmbeddedSettings {
     }
 }
 
-/// wasmtime in this process.
+/// Runs the component in this process.
 pub struct EmbeddedHost {
     engine: ComponentEngine,
-    lanes: Lanes,
+    clients: ClientPool,
     environment: Vec<(String, String)>,
-    /// Of this host's own, so that nothing else could open the component's door.
+    /// Generated per host, so that only this host can invoke its component.
     token: Token,
     upload_authorities: Vec<String>,
     linear_memory_bytes_max: usize,
@@ -83,14 +90,15 @@ pub struct EmbeddedHost {
 }
 
 impl EmbeddedHost {
-    /// Compiles the component, or takes it from the cache. Takes up to a second: not for an async task.
+    /// Compiles the component, or loads it from the cache. This blocks for up to a second, so do not
+    /// call it from an async task.
     ///
     /// # Errors
-    /// The component is not one, or the CA file is not usable.
+    /// The bytes are not a component that this host can run, or the CA file is not usable.
     pub fn new(settings: EmbeddedSettings) -> anyhow::Result<Self> {
         Ok(Self {
             engine: ComponentEngine::new(&settings.component, &settings.cache)?,
-            lanes: Lanes::new(settings.origins, settings.ca_file.as_deref())?,
+            clients: ClientPool::new(settings.origins, settings.ca_file.as_deref())?,
             environment: settings.environment,
             token: invoke_token::generate()?,
             upload_authorities: Vec::new(),
@@ -99,18 +107,12 @@ impl EmbeddedHost {
         })
     }
 
-    /// Lets the component write to one more origin.
-    pub fn allow_upload(&mut self, origin: Origin) {
-        self.upload_authorities.push(origin.authority().to_owned());
-        self.lanes.allow(origin);
-    }
-
-    /// The token that opens the door of this host's component.
+    /// The bearer token that this host's component accepts.
     pub const fn token(&self) -> &Token {
         &self.token
     }
 
-    fn store(&self, lane: Lane, log: MemoryOutputPipe) -> Store<InvocationState> {
+    fn store(&self, client: PooledClient, log: MemoryOutputPipe) -> Store<InvocationState> {
         let wasi = WasiCtx::builder()
             .envs(&self.environment)
             .env(INVOKE_TOKEN_SHA256, self.token.digest().to_string())
@@ -122,11 +124,11 @@ impl EmbeddedHost {
             http: WasiHttpCtx::new(),
             table: ResourceTable::new(),
             memory: MemoryBound::new(self.linear_memory_bytes_max),
-            lane,
+            client,
         };
         let mut store = Store::new(self.engine.engine(), state);
         store.limiter(|state| &mut state.memory);
-        // A guest that never waits gives way at every tick, so that the deadline can end it.
+        // A guest that never waits yields at every epoch, so that the deadline can end it.
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
         store
@@ -140,17 +142,15 @@ impl EmbeddedHost {
     ) -> Result<Report, FailedInvocation> {
         let request = http::Request::post("http://component/")
             .header(http::header::CONTENT_TYPE, JOB_CONTENT_TYPE)
-            .header(
-                http::header::AUTHORIZATION,
-                self.token.expose_bearer_to_the_wire(),
-            )
-            .body(Bytes::from(job.expose_to_the_wire()))
+            .header(http::header::AUTHORIZATION, self.token.expose_bearer())
+            .body(Bytes::from(job.expose_secret()))
             .map_err(|error| host_failure(&error))?;
-        let read = async |response: http::Response<HyperOutgoingBody>| {
+        let read = async |response: http::Response<AnswerBody>| {
             answer::read(response.into_body(), on_progress).await.ok()
         };
-        self.call(request, log, read).await?.unwrap_or_else(|| {
-            Err(Failure::passing(
+        let outcome = self.call_with_log(request, log, read).await?;
+        outcome.unwrap_or_else(|| {
+            Err(Failure::transient(
                 FailureKind::Died,
                 "the component ended without a final event",
             )
@@ -158,18 +158,27 @@ impl EmbeddedHost {
         })
     }
 
-    /// Sends one request to a fresh instance, and gives what `read` makes of the answer, `None` where there
-    /// was no answer. Not bounded in time.
+    /// Sends one request to a new instance and returns what `read` makes of the answer; `None` if
+    /// there was no answer. There is no deadline.
     ///
     /// # Errors
-    /// The instance cannot be made, or died before `read` had what it wanted.
+    /// The instance could not be created, or it died before `read` returned a value.
     pub async fn call<Answer>(
         &self,
         request: http::Request<Bytes>,
-        log: MemoryOutputPipe,
-        read: impl AsyncFnOnce(http::Response<HyperOutgoingBody>) -> Option<Answer>,
+        read: impl AsyncFnOnce(http::Response<AnswerBody>) -> Option<Answer>,
     ) -> Result<Option<Answer>, Failure> {
-        let mut store = self.store(self.lanes.take(), log);
+        let log = MemoryOutputPipe::new(LOG_BYTES_MAX);
+        self.call_with_log(request, log, read).await
+    }
+
+    async fn call_with_log<Answer>(
+        &self,
+        request: http::Request<Bytes>,
+        log: MemoryOutputPipe,
+        read: impl AsyncFnOnce(http::Response<AnswerBody>) -> Option<Answer>,
+    ) -> Result<Option<Answer>, Failure> {
+        let mut store = self.store(self.clients.take(), log);
         let (head_sender, head) = tokio::sync::oneshot::channel();
         let request = request.map(|body| {
             Full::new(body)
@@ -189,13 +198,13 @@ impl EmbeddedHost {
                 .wasi_http_incoming_handler()
                 .call_handle(&mut store, request, response)
                 .await;
-            // What the store holds of the answer ends with it.
+            // The store holds the answer's sender: dropping it ends the answer.
             drop(store);
             ended
         };
         let answer = async {
             match head.await {
-                Ok(Ok(response)) => read(response).await,
+                Ok(Ok(response)) => read(response.map(into_answer_body)).await,
                 Ok(Err(_)) | Err(_) => None,
             }
         };
@@ -208,6 +217,11 @@ impl EmbeddedHost {
 
 #[async_trait::async_trait]
 impl Host for EmbeddedHost {
+    fn allow_upload(&mut self, origin: Origin) {
+        self.upload_authorities.push(origin.authority().to_owned());
+        self.clients.allow(origin);
+    }
+
     async fn invoke(
         &self,
         job: Job,
@@ -218,7 +232,7 @@ impl Host for EmbeddedHost {
         let run = Box::pin(self.run(job, log.clone(), on_progress));
         let outcome = match tokio::time::timeout(self.deadline, run).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Failure::passing(
+            Err(_) => Err(Failure::transient(
                 FailureKind::Deadline,
                 format!(
                     "the invocation was stopped after {} s; lower --parallel or raise --deadline",
@@ -230,15 +244,19 @@ impl Host for EmbeddedHost {
         let written = log.contents();
         if !written.is_empty() {
             let text = String::from_utf8_lossy(&written);
-            tracing::warn!(%prefix, log = text.trim_end(), "the component wrote to its log");
+            tracing::warn!(%prefix, log = text.trim_end(), "the component wrote to stderr");
         }
         outcome
     }
 }
 
+fn into_answer_body(body: HyperOutgoingBody) -> AnswerBody {
+    body.map_err(io::Error::other).boxed_unsync()
+}
+
 fn host_failure(error: &dyn std::fmt::Display) -> Failure {
-    let message = format!("the embedded host could not begin the invocation: {error}");
-    Failure::lasting(FailureKind::Died, message)
+    let message = format!("the embedded host could not start the invocation: {error}");
+    Failure::permanent(FailureKind::Died, message)
 }
 
 fn died(error: &wasmtime::Error) -> Failure {
@@ -246,16 +264,16 @@ fn died(error: &wasmtime::Error) -> Failure {
         Some(trap) => trap.to_string(),
         None => error.root_cause().to_string(),
     };
-    Failure::passing(FailureKind::Died, format!("the component died: {cause}"))
+    Failure::transient(FailureKind::Died, format!("the component died: {cause}"))
 }
 
-/// What a store holds for its one invocation.
+/// The state of one invocation, held by its store.
 struct InvocationState {
     wasi: WasiCtx,
     http: WasiHttpCtx,
     table: ResourceTable,
     memory: MemoryBound,
-    lane: Lane,
+    client: PooledClient,
 }
 
 impl WasiView for InvocationState {
@@ -270,7 +288,7 @@ impl WasiView for InvocationState {
 impl WasiHttpView for InvocationState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView {
-            hooks: &mut self.lane,
+            hooks: &mut self.client,
             table: &mut self.table,
             ctx: &mut self.http,
         }

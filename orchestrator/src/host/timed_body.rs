@@ -1,5 +1,4 @@
-//! A body that comes in and ends with an error where nothing comes for too long.
-//! What the error means is left to who reads it.
+//! An incoming body with an idle timeout.
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -8,28 +7,29 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Sleep;
 
-/// The body. What is not asked for is not waited for.
+/// An incoming body that fails when it is idle for too long. The timer runs only while a reader
+/// waits for the next frame, so a slow reader causes no timeout.
 #[derive(Debug)]
 pub(super) struct TimedBody {
     body: Incoming,
-    between_bytes: Duration,
+    idle_timeout: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// Why the rest of a body does not come.
+/// Why a body ended early.
 #[derive(Debug)]
 pub(super) enum BodyLost {
-    /// Nothing came for too long.
-    Silent,
+    /// No frame arrived within the idle timeout.
+    Idle,
     /// The connection broke.
     Broken(hyper::Error),
 }
 
 impl TimedBody {
-    pub(super) const fn new(body: Incoming, between_bytes: Duration) -> Self {
+    pub(super) const fn new(body: Incoming, idle_timeout: Duration) -> Self {
         Self {
             body,
-            between_bytes,
+            idle_timeout,
             timer: None,
         }
     }
@@ -47,12 +47,12 @@ impl Body for TimedBody {
             self.timer = None;
             return Poll::Ready(frame.map(|frame| frame.map_err(BodyLost::Broken)));
         }
-        let between_bytes = self.between_bytes;
+        let idle_timeout = self.idle_timeout;
         let timer = self
             .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(between_bytes)));
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(idle_timeout)));
         ready!(timer.as_mut().poll(context));
-        Poll::Ready(Some(Err(BodyLost::Silent)))
+        Poll::Ready(Some(Err(BodyLost::Idle)))
     }
 
     fn is_end_stream(&self) -> bool {

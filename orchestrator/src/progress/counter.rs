@@ -1,4 +1,4 @@
-//! A bar that counts prefixes, for what is done outside of dispatch. In a pipe it shows nothing.
+//! A progress bar that counts prefixes, for commands without run events. In a pipe it shows nothing.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 pub struct Counter(ProgressBar);
 
 impl Counter {
-    /// A counter; `verb` is what is done to the prefixes: `verifying`.
+    /// A counter. `verb` says what happens to the prefixes: `verifying`.
     pub fn new(verb: &'static str, is_shown: bool) -> Self {
         let target = if is_shown {
             ProgressDrawTarget::stderr()
@@ -22,12 +22,12 @@ impl Counter {
         Self(bar)
     }
 
-    /// Says how many prefixes there are.
+    /// Sets the number of prefixes.
     pub fn begin(&self, prefixes: usize) {
         self.0.set_length(prefixes as u64);
     }
 
-    /// Counts one.
+    /// Counts one prefix.
     pub fn count(&self) {
         self.0.inc(1);
     }

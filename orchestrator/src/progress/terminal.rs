@@ -1,33 +1,33 @@
-//! Progress on a terminal: one bar over all ranges, and above it what went wrong.
+//! Reports to a terminal: one bar over all ranges, with retries and failures above it.
 
-use super::{Show, failed_line, kept_line, retrying_line, took_over_line};
-use crate::dispatch::Update;
-use crate::figures;
+use super::{Reporter, failed_line, retrying_line, skipped_line, took_over_line};
 use crate::host::InvocationProgress;
+use crate::humanize;
+use crate::run::event::RunEvent;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use prefix_tar::prefix::{Prefix, RANGES_PER_PREFIX};
+use prefix_tar::protocol::prefix::{Prefix, RANGES_PER_PREFIX};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// How often the bar is drawn without anything new, so that its clock runs.
+/// How often the bar is redrawn without an event, so that its clock runs.
 const TICK: Duration = Duration::from_millis(250);
 
-/// How often the bar is drawn at the most, per second.
+/// The most redraws per second.
 const DRAWS_PER_SECOND: u8 = 10;
 
-/// Prefixes that are named as under way; the rest is counted.
+/// Prefixes in progress that are listed by name; the rest are counted.
 const NAMED_MAX: usize = 8;
 
 /// Draws a bar.
 pub(super) struct Terminal {
     bar: ProgressBar,
     prefixes: usize,
-    /// How far each prefix is that is under way.
-    under_way: BTreeMap<Prefix, InvocationProgress>,
+    /// The prefixes in progress.
+    in_progress: BTreeMap<Prefix, InvocationProgress>,
     stored: usize,
     failed: usize,
-    /// Ranges of the prefixes that are decided.
+    /// Ranges of the prefixes that have ended.
     decided_ranges: u64,
     data_bytes: u64,
 }
@@ -42,8 +42,8 @@ impl Terminal {
         );
         if let Ok(style) = style {
             let rate = |state: &ProgressState, out: &mut dyn Write| {
-                // What cannot be drawn is drawn the next time.
-                let _ = write!(out, "{}", figures::grouped(state.per_sec() as u64));
+                // The next redraw makes up for one that failed.
+                let _ = write!(out, "{}", humanize::grouped(state.per_sec() as u64));
             };
             bar.set_style(style.progress_chars("=> ").with_key("rate", rate));
         }
@@ -51,7 +51,7 @@ impl Terminal {
         Self {
             bar,
             prefixes,
-            under_way: BTreeMap::new(),
+            in_progress: BTreeMap::new(),
             stored: 0,
             failed: 0,
             decided_ranges: 0,
@@ -60,74 +60,74 @@ impl Terminal {
     }
 
     fn draw(&self) {
-        let under_way = self.under_way.values();
-        let ranges: u64 = under_way.map(|progress| u64::from(progress.ranges)).sum();
+        let in_progress = self.in_progress.values();
+        let ranges: u64 = in_progress.map(|progress| u64::from(progress.ranges)).sum();
         self.bar.set_position(self.decided_ranges + ranges);
         self.bar.set_message(self.message());
     }
 
     fn message(&self) -> String {
         let mut names: Vec<String> = self
-            .under_way
+            .in_progress
             .keys()
             .take(NAMED_MAX)
             .map(ToString::to_string)
             .collect();
-        if let Some(more) = self.under_way.len().checked_sub(NAMED_MAX + 1) {
+        if let Some(more) = self.in_progress.len().checked_sub(NAMED_MAX + 1) {
             names.push(format!("and {} more", more + 1));
         }
         let failed = match self.failed {
             0 => String::new(),
             failed => format!(", {failed} failed"),
         };
-        let under_way = self.under_way.values();
-        let data_bytes: u64 = under_way.map(|progress| progress.data_bytes).sum();
+        let in_progress = self.in_progress.values();
+        let data_bytes: u64 = in_progress.map(|progress| progress.data_bytes).sum();
         format!(
-            "{}/{} prefixes stored{failed}, {}; under way: {}",
+            "{}/{} prefixes stored{failed}, {}; in progress: {}",
             self.stored,
             self.prefixes,
-            figures::data(self.data_bytes + data_bytes),
+            humanize::data(self.data_bytes + data_bytes),
             names.join(" "),
         )
     }
 }
 
-impl Show for Terminal {
-    fn update(&mut self, update: &Update) {
-        match update {
-            Update::TookOver { owner } => self.bar.println(took_over_line(owner)),
-            Update::Kept(kept) => {
-                self.bar.println(kept_line(kept.len()));
-                self.stored += kept.len();
-                for kept in kept {
-                    self.decided_ranges += kept.totals.ranges;
-                    self.data_bytes += kept.totals.data_bytes;
+impl Reporter for Terminal {
+    fn report(&mut self, event: &RunEvent) {
+        match event {
+            RunEvent::TookOver { owner } => self.bar.println(took_over_line(owner)),
+            RunEvent::Skipped(skipped) => {
+                self.bar.println(skipped_line(skipped.len()));
+                self.stored += skipped.len();
+                for stored in skipped {
+                    self.decided_ranges += stored.totals.ranges;
+                    self.data_bytes += stored.totals.data_bytes;
                 }
             }
-            Update::Began { prefix, .. } => {
-                self.under_way
+            RunEvent::Began { prefix, .. } => {
+                self.in_progress
                     .insert(*prefix, InvocationProgress::default());
             }
-            Update::Progress { prefix, progress } => {
-                self.under_way.insert(*prefix, *progress);
+            RunEvent::Progress { prefix, progress } => {
+                self.in_progress.insert(*prefix, *progress);
             }
-            Update::Retrying {
+            RunEvent::Retrying {
                 prefix,
                 failure,
                 wait,
             } => {
-                self.under_way
+                self.in_progress
                     .insert(*prefix, InvocationProgress::default());
                 self.bar.println(retrying_line(*prefix, failure, *wait));
             }
-            Update::Stored(stored) => {
-                self.under_way.remove(&stored.prefix);
+            RunEvent::Stored(stored) => {
+                self.in_progress.remove(&stored.prefix);
                 self.stored += 1;
                 self.decided_ranges += stored.totals.ranges;
                 self.data_bytes += stored.totals.data_bytes;
             }
-            Update::Failed(failed) => {
-                self.under_way.remove(&failed.prefix);
+            RunEvent::Failed(failed) => {
+                self.in_progress.remove(&failed.prefix);
                 self.failed += 1;
                 self.decided_ranges += u64::from(RANGES_PER_PREFIX);
                 self.bar.println(failed_line(failed));

@@ -1,37 +1,36 @@
-//! What a request of the range API asks for: one range, in which encoding, and unless it is known already.
-//! Answering it is left to the API.
+//! Parses requests of the range API: the range, the accepted encoding and the known ETags.
 
 use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderName, Method};
-use prefix_tar::prefix::RangeName;
+use prefix_tar::protocol::prefix::RangeName;
 
-/// A request for a range.
+/// A valid request for a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeRequest {
-    /// Which range.
+    /// The requested range.
     pub range: RangeName,
-    /// Whether the body may be gzip.
+    /// Whether the client accepts a gzip body.
     pub accepts_gzip: bool,
-    /// ETags that the client has.
+    /// The value of `If-None-Match`: ETags of the bodies that the client has.
     known: Option<String>,
 }
 
-/// Why a request is none for a range.
+/// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// Neither GET nor HEAD.
     Method,
-    /// Another path than `/range/...`.
+    /// The path is not below `/range/`.
     Path,
-    /// Not five hex characters.
+    /// The range is not five hex characters.
     Range,
 }
 
 impl RangeRequest {
-    /// Reads a request.
+    /// Parses a request.
     ///
     /// # Errors
-    /// It is none for a range.
+    /// The request has another method or path, or its range is invalid.
     pub fn parse(method: &Method, path: &str, headers: &HeaderMap) -> Result<Self, Refusal> {
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Err(Refusal::Method);
@@ -50,8 +49,8 @@ impl RangeRequest {
         })
     }
 
-    /// Whether the client has what has this ETag. Weak comparison (RFC 9110, 13.1.2): whether the body is the same,
-    /// however it is encoded.
+    /// Whether the client has the body with this ETag. The comparison is weak (RFC 9110, 13.1.2): it
+    /// ignores the encoding.
     pub fn knows(&self, etag: &str) -> bool {
         self.known.as_deref().is_some_and(|list| {
             list.split(',').map(str::trim).any(|candidate| {
@@ -61,7 +60,7 @@ impl RangeRequest {
     }
 }
 
-/// Whether an `Accept-Encoding` names gzip with another weight than 0 (RFC 9110, 12.5.3).
+/// Whether an `Accept-Encoding` lists gzip with a weight above 0 (RFC 9110, 12.5.3).
 fn accepts_gzip(value: &str) -> bool {
     value.split(',').any(|coding| {
         let mut parts = coding.split(';').map(str::trim);
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_asked_for_in_either_case_and_nothing_else_is_one() {
+    fn a_range_is_accepted_in_either_case_and_everything_else_is_refused() {
         let request = parse(&Method::HEAD, "/range/ab7ff", &[]).expect("a request");
         assert_eq!(request.range.to_string(), "AB7FF");
         for (method, path, refusal) in [
@@ -112,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_accepted_by_name_and_weight() {
+    fn gzip_is_recognised_by_name_and_weight() {
         for (value, accepted) in [
             ("gzip", true),
             ("br, GZIP;q=0.5", true),
@@ -130,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn an_etag_is_known_weakly_and_in_a_list() {
+    fn etags_in_a_list_are_compared_weakly() {
         let knows = |list, etag| {
             let headers = [("if-none-match", list)];
             parse(&Method::GET, "/range/00000", &headers)
@@ -145,10 +144,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_path_makes_it_panic_and_only_a_range_is_taken(path in "(/range/)?.{0,8}") {
+        fn no_path_panics_and_only_ranges_are_accepted(path in "(/range/)?.{0,8}") {
             if let Ok(request) = parse(&Method::GET, &path, &[]) {
-                let taken = format!("/range/{}", request.range);
-                prop_assert!(path.eq_ignore_ascii_case(&taken));
+                let expected = format!("/range/{}", request.range);
+                prop_assert!(path.eq_ignore_ascii_case(&expected));
             }
         }
     }

@@ -1,17 +1,11 @@
-//! The orchestrator's pure parsers, taken by their files: the crate itself brings wasmtime along, which would take
-//! a quarter of an hour to build with coverage.
+//! Code that the fuzz targets share.
 
-#[path = "../../../orchestrator/src/local_store"]
-pub mod local_store {
-    //! As in the orchestrator.
-    pub mod error;
-    pub mod signature;
-}
-
+// The orchestrator as a dependency would bring in wasmtime, which takes a quarter of an hour to
+// build with coverage. Its request parser depends on nothing else in the orchestrator.
 #[path = "../../../orchestrator/src/range_api/request.rs"]
 pub mod range_request;
 
-/// A header map of what a fuzzer made of text: a line for each header.
+/// Makes a header map of fuzzed text: one header per line, without the invalid ones.
 pub fn headers(text: &str) -> http::HeaderMap {
     text.lines()
         .filter_map(|line| {

@@ -1,26 +1,26 @@
-//! The range check gives the same verdict however a body is cut, and its verdict is that of a check written for
-//! reading.
+//! Checks that the range check's verdict does not depend on how a body is split into chunks, and
+//! that it agrees with a naive checker.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use prefix_tar::range_body::{RangeBodyError, RangeCheck};
+use prefix_tar::engine::range_body::{RangeBodyError, RangeCheck};
 
 fuzz_target!(|input: (u8, &[u8])| {
-    let (piece_bytes, body) = input;
+    let (chunk_bytes, body) = input;
     let whole = check(body, body.len().max(1));
-    assert_eq!(whole, check(body, usize::from(piece_bytes).max(1)));
-    assert_eq!(whole.ok(), read(body));
+    assert_eq!(whole, check(body, usize::from(chunk_bytes).max(1)));
+    assert_eq!(whole.ok(), naive_check(body));
 });
 
-fn check(body: &[u8], piece_bytes: usize) -> Result<u64, RangeBodyError> {
+fn check(body: &[u8], chunk_bytes: usize) -> Result<u64, RangeBodyError> {
     let mut check = RangeCheck::new();
-    body.chunks(piece_bytes)
-        .try_for_each(|piece| check.push(piece))?;
+    body.chunks(chunk_bytes)
+        .try_for_each(|chunk| check.push(chunk))?;
     check.finish()
 }
 
-/// How many hashes a body has, if it is valid.
-fn read(body: &[u8]) -> Option<u64> {
+/// The naive checker. Returns the number of hashes if the body is valid.
+fn naive_check(body: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(body).ok()?;
     let text = text.strip_suffix("\r\n").unwrap_or(text);
     let (mut previous, mut hashes) = ("", 0);

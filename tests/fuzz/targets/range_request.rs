@@ -1,4 +1,4 @@
-//! The request parser of `serve` panics on nothing, and takes nothing for a range that is none.
+//! Checks that the request parser of `serve` never panics and only accepts valid range names.
 #![no_main]
 
 use http::Method;
@@ -9,7 +9,7 @@ fuzz_target!(|input: (&str, &str, &str)| {
     let (path, headers, etag) = input;
     let headers = prefix_tar_fuzz::headers(headers);
     if let Ok(request) = RangeRequest::parse(&Method::GET, path, &headers) {
-        let name = path.strip_prefix("/range/").expect("a range's path");
+        let name = path.strip_prefix("/range/").expect("the path of a range");
         assert!(name.len() == 5 && name.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let _ = request.knows(etag);
     }

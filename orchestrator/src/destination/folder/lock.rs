@@ -1,5 +1,7 @@
-//! One run at a time has a folder: a lock file that says whose it is, held by the system for as long as its owner
-//! lives. What is done in the folder is left to the destination.
+//! [`FolderLock`]: an exclusive lock on a folder, so that only one run at a time writes to it.
+//!
+//! The lock file names its owner. The system releases the lock when the owner's process ends, however
+//! it ends.
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -10,23 +12,23 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// The lock's name in the folder.
+/// The name of the lock file.
 const LOCK_NAME: &str = ".prefix-tar-run.lock";
 
-/// What is read of a lock file: it has about 100 bytes.
+/// The part of a lock file that is read, in bytes. It has about 100.
 const OWNER_BYTES_MAX: u64 = 4096;
 
-/// How often the file is opened again because its last owner has just removed it.
-const OPENINGS_MAX: u32 = 100;
+/// Attempts at opening the lock file. An attempt fails if the last owner removes the file meanwhile.
+const OPEN_ATTEMPTS_MAX: u32 = 100;
 
-/// Who has a folder, or had it.
+/// The present or a former owner of a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LockOwner {
-    /// The process.
+    /// The process id.
     pub(super) pid: u32,
-    /// The machine that it runs on.
+    /// The name of the machine that the process runs on.
     pub(super) host: String,
-    /// When it took the folder, in RFC 3339.
+    /// When the process took the lock, in RFC 3339.
     pub(super) since: String,
 }
 
@@ -48,7 +50,7 @@ impl fmt::Display for LockOwner {
     }
 }
 
-/// A folder that is had. It is let go when this is dropped, or when the process ends, however it ends.
+/// An exclusive lock on a folder. Dropping it releases the lock.
 #[derive(Debug)]
 pub(super) struct FolderLock {
     path: PathBuf,
@@ -57,21 +59,21 @@ pub(super) struct FolderLock {
 }
 
 impl FolderLock {
-    /// Takes the folder.
+    /// Locks the folder without waiting.
     ///
     /// # Errors
-    /// Another process has it, or the lock file cannot be written.
-    pub(super) fn take(folder: &Path) -> anyhow::Result<Self> {
+    /// Another process holds the lock, or the lock file cannot be opened or written.
+    pub(super) fn acquire(folder: &Path) -> anyhow::Result<Self> {
         let path = folder.join(LOCK_NAME);
         let shown = path.display();
-        for _ in 0..OPENINGS_MAX {
+        for _ in 0..OPEN_ATTEMPTS_MAX {
             let mut file = OpenOptions::new()
                 .read(true)
                 .write(true)
                 .create(true)
                 .truncate(false)
                 .open(&path)
-                .with_context(|| format!("cannot open the lock {shown}"))?;
+                .with_context(|| format!("cannot open the lock file {shown}"))?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -80,7 +82,7 @@ impl FolderLock {
                         None => String::new(),
                     };
                     anyhow::bail!(
-                        "another run{owner} writes to {}; wait for its end, or stop it",
+                        "another run{owner} is writing to {}; wait until it ends, or stop it",
                         folder.display()
                     );
                 }
@@ -92,17 +94,20 @@ impl FolderLock {
                 continue;
             }
             let took_over_from = read_owner(&mut file);
-            write_owner(&mut file).with_context(|| format!("cannot write the lock {shown}"))?;
+            write_owner(&mut file)
+                .with_context(|| format!("cannot write the lock file {shown}"))?;
             return Ok(Self {
                 path,
                 _file: file,
                 took_over_from,
             });
         }
-        anyhow::bail!("the lock {shown} is removed again and again by others; try again")
+        anyhow::bail!(
+            "cannot lock {shown}: other runs removed it {OPEN_ATTEMPTS_MAX} times; try again"
+        )
     }
 
-    /// The owner that died without letting go, where there was one.
+    /// The owner that died while holding the lock, if there was one.
     pub(super) const fn took_over_from(&self) -> Option<&LockOwner> {
         self.took_over_from.as_ref()
     }
@@ -110,12 +115,13 @@ impl FolderLock {
 
 impl Drop for FolderLock {
     fn drop(&mut self) {
-        // Removed while it is held: nobody can have taken it in between. One that cannot be removed is stale.
+        // The lock is still held, so this removes no other owner's file. A file that stays behind is
+        // stale, and the next run takes it over.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// Whether the file that was locked is the one that has the name, and not one that was just removed.
+/// Whether the locked file still has the name. If not, its last owner has just removed it.
 fn is_still_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), std::fs::metadata(path)) {
         (Ok(locked), Ok(named)) => (locked.dev(), locked.ino()) == (named.dev(), named.ino()),
@@ -142,20 +148,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_had_once_at_a_time_and_the_refusal_names_the_owner() {
+    fn a_folder_is_locked_once_and_the_refusal_names_the_owner() {
         let folder = tempfile::tempdir().expect("a folder");
-        let lock = FolderLock::take(folder.path()).expect("free");
+        let lock = FolderLock::acquire(folder.path()).expect("free");
         assert_eq!(lock.took_over_from(), None);
-        let refusal = FolderLock::take(folder.path()).expect_err("it is had");
+        let refusal = FolderLock::acquire(folder.path()).expect_err("locked");
         let pid = format!("process {} on ", std::process::id());
         assert!(refusal.to_string().contains(&pid), "{refusal}");
         drop(lock);
         assert!(!folder.path().join(LOCK_NAME).exists());
-        FolderLock::take(folder.path()).expect("free again");
+        FolderLock::acquire(folder.path()).expect("free again");
     }
 
     #[test]
-    fn a_lock_whose_owner_died_is_taken_over_and_the_owner_is_known() {
+    fn a_lock_whose_owner_died_is_taken_over_and_names_that_owner() {
         let folder = tempfile::tempdir().expect("a folder");
         let owner = LockOwner {
             pid: 4242,
@@ -165,7 +171,7 @@ mod tests {
         let text = serde_json::to_vec(&owner).expect("JSON");
         for (left, known) in [(text.as_slice(), Some(&owner)), (b"{", None), (b"", None)] {
             std::fs::write(folder.path().join(LOCK_NAME), left).expect("written");
-            let lock = FolderLock::take(folder.path()).expect("taken over");
+            let lock = FolderLock::acquire(folder.path()).expect("taken over");
             assert_eq!(lock.took_over_from(), known);
         }
     }

@@ -1,5 +1,4 @@
-//! The compiled component: wasmtime's engine, its cache between runs, its clock of epochs.
-//! What an instance may do is left to the store that it lives in.
+//! Compiles the component, caches the compiled code between runs and ticks wasmtime's epochs.
 
 use super::InvocationState;
 use anyhow::Context as _;
@@ -9,7 +8,7 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::{Cache, CacheConfig, Config, Engine, Store};
 use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
 
-/// How often a guest that never waits is made to give way.
+/// The length of an epoch. A guest that never waits yields once per epoch.
 const EPOCH: Duration = Duration::from_millis(10);
 
 /// The component that was built with the orchestrator.
@@ -17,12 +16,12 @@ pub fn bundled_component() -> &'static [u8] {
     include_bytes!(env!("PREFIX_TAR_COMPONENT"))
 }
 
-/// Where compiled code is kept between runs.
+/// Where compiled code is cached between runs.
 #[derive(Clone, Debug)]
 pub enum CompiledCache {
     /// Nowhere.
     Off,
-    /// In the user's cache folder; nowhere, where there is none.
+    /// In wasmtime's folder in the user's cache.
     User,
     /// In this folder.
     In(PathBuf),
@@ -30,17 +29,18 @@ pub enum CompiledCache {
 
 impl CompiledCache {
     fn open(&self) -> Option<Cache> {
-        let folder = match self {
-            Self::Off => return None,
-            Self::User => dirs::cache_dir()?.join("prefix-tar").join("compiled"),
-            Self::In(folder) => folder.clone(),
-        };
         let mut config = CacheConfig::new();
-        config.with_directory(&folder);
+        match self {
+            Self::Off => return None,
+            // wasmtime's default folder, shared with its command line.
+            Self::User => {}
+            Self::In(folder) => {
+                config.with_directory(folder);
+            }
+        }
         Cache::new(config)
             .inspect_err(|error| {
-                let folder = folder.display();
-                tracing::warn!(%folder, %error, "compiled code cannot be kept; every run compiles anew");
+                tracing::warn!(%error, "no cache for compiled code; every run compiles the component");
             })
             .ok()
     }
@@ -58,11 +58,11 @@ impl ComponentEngine {
         config.epoch_interruption(true).cache(cache.open());
         let engine = Engine::new(&config)
             .map_err(to_anyhow)
-            .context("wasmtime cannot be started")?;
+            .context("cannot start wasmtime")?;
         start_epochs(&engine)?;
         let component = Self::link(&engine, component)
             .map_err(to_anyhow)
-            .context("this is no component that this host can run")?;
+            .context("cannot compile and link the component; is it a WASI 0.2 HTTP component?")?;
         Ok(Self { engine, component })
     }
 
@@ -86,13 +86,13 @@ impl ComponentEngine {
     }
 }
 
-/// wasmtime's errors are not `anyhow`'s.
+/// Converts a wasmtime error, which is not an `anyhow` error, with its sources.
 fn to_anyhow(error: wasmtime::Error) -> anyhow::Error {
     anyhow::Error::msg(format!("{error:#}"))
 }
 
-/// Counts epochs for as long as the engine is there. On a thread of its own: where every worker runs a guest
-/// that never waits, no task would get to.
+/// Increments the epoch for as long as the engine exists. It has its own thread, because no task
+/// would run while every worker is busy with a guest that never waits.
 fn start_epochs(engine: &Engine) -> anyhow::Result<()> {
     let engine = engine.weak();
     std::thread::Builder::new()
@@ -104,6 +104,6 @@ fn start_epochs(engine: &Engine) -> anyhow::Result<()> {
                 std::thread::sleep(EPOCH);
             }
         })
-        .context("cannot start the thread that counts epochs")?;
+        .context("cannot start the epoch thread")?;
     Ok(())
 }

@@ -1,12 +1,13 @@
-//! The bound of an invocation's memory, besides the module's own.
-//! What happens to a guest that meets it is wasmtime's business: `memory.grow` answers -1.
+//! Limits an invocation's linear memory, in addition to the module's own maximum.
+//!
+//! In a guest at its limit, `memory.grow` returns -1.
 
 use wasmtime::ResourceLimiter;
 
-/// Elements of a table: the component's function table has a few hundred.
+/// The most elements in a table. The component's function table has a few hundred.
 const TABLE_ELEMENTS_MAX: usize = 20_000;
 
-/// Bounds every linear memory of a store.
+/// Limits the size of a store's linear memory and tables.
 #[derive(Debug)]
 pub(super) struct MemoryBound {
     bytes_max: usize,

@@ -1,29 +1,28 @@
-//! The components that share the work: which one is next, and how long one that failed is left alone.
-//! What is sent to it is left to the host.
+//! Distributes invocations over endpoints and puts failing endpoints into a cooldown.
 
 use super::url::ComponentUrl;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// For how long an endpoint is left alone after its first failure. It doubles with every failure in a row.
-const REST_FIRST: Duration = Duration::from_secs(1);
+/// The cooldown after an endpoint's first failure. It doubles with each consecutive failure.
+const COOLDOWN_FIRST: Duration = Duration::from_secs(1);
 
-/// For how long an endpoint is left alone at the most.
-const REST_MAX: Duration = Duration::from_secs(60);
+/// The longest cooldown.
+const COOLDOWN_MAX: Duration = Duration::from_secs(60);
 
-/// Doublings that reach the longest rest.
+/// Doublings after which the cooldown is at its maximum.
 const DOUBLINGS_MAX: u32 = 6;
 
-/// One component, and how it has done.
+/// One component: its load and its health.
 #[derive(Debug)]
 struct Endpoint {
     url: ComponentUrl,
-    under_way: usize,
-    failures_in_a_row: u32,
-    rests_until: Option<Instant>,
+    in_progress: usize,
+    consecutive_failures: u32,
+    cooldown_until: Option<Instant>,
 }
 
-/// The components.
+/// All endpoints of a run.
 #[derive(Debug)]
 pub(super) struct Endpoints(Mutex<Vec<Endpoint>>);
 
@@ -31,27 +30,27 @@ impl Endpoints {
     pub(super) fn new(urls: Vec<ComponentUrl>) -> Self {
         let endpoints = urls.into_iter().map(|url| Endpoint {
             url,
-            under_way: 0,
-            failures_in_a_row: 0,
-            rests_until: None,
+            in_progress: 0,
+            consecutive_failures: 0,
+            cooldown_until: None,
         });
         Self(Mutex::new(endpoints.collect()))
     }
 
-    /// Takes the endpoint that has the least to do of those that do not rest; where all rest, the one whose rest ends
-    /// first. There is none where there are no endpoints.
-    pub(super) fn take(&self) -> Option<Taken<'_>> {
+    /// Takes the least busy endpoint without a cooldown; if all have one, the endpoint whose cooldown
+    /// ends first. Returns `None` if there are no endpoints.
+    pub(super) fn take(&self) -> Option<TakenEndpoint<'_>> {
         let now = Instant::now();
         let mut endpoints = self.lock();
         let (index, endpoint) = endpoints
             .iter_mut()
             .enumerate()
             .min_by_key(|(_, endpoint)| {
-                let rest = endpoint.rests_until.filter(|until| *until > now);
-                (rest, endpoint.under_way)
+                let cooldown = endpoint.cooldown_until.filter(|until| *until > now);
+                (cooldown, endpoint.in_progress)
             })?;
-        endpoint.under_way += 1;
-        Some(Taken {
+        endpoint.in_progress += 1;
+        Some(TakenEndpoint {
             endpoints: self,
             index,
             url: endpoint.url.clone(),
@@ -63,41 +62,44 @@ impl Endpoints {
     }
 }
 
-/// An endpoint that has an invocation under way, until this is dropped.
-pub(super) struct Taken<'endpoints> {
+/// An endpoint with an invocation in progress. Dropping it ends the invocation's share of the load.
+pub(super) struct TakenEndpoint<'endpoints> {
     endpoints: &'endpoints Endpoints,
     index: usize,
     url: ComponentUrl,
 }
 
-impl Taken<'_> {
+impl TakenEndpoint<'_> {
     pub(super) const fn url(&self) -> &ComponentUrl {
         &self.url
     }
 
-    /// Takes note of how the endpoint has done.
-    pub(super) fn note(&self, has_failed: bool) {
+    /// Ends the endpoint's cooldown and forgets its failures.
+    pub(super) fn record_success(&self) {
+        if let Some(endpoint) = self.endpoints.lock().get_mut(self.index) {
+            endpoint.consecutive_failures = 0;
+            endpoint.cooldown_until = None;
+        }
+    }
+
+    /// Starts a cooldown, twice as long as after the previous consecutive failure.
+    pub(super) fn record_failure(&self) {
         let mut endpoints = self.endpoints.lock();
         let Some(endpoint) = endpoints.get_mut(self.index) else {
             return;
         };
-        if !has_failed {
-            endpoint.failures_in_a_row = 0;
-            endpoint.rests_until = None;
-            return;
-        }
-        let doublings = endpoint.failures_in_a_row.min(DOUBLINGS_MAX);
-        let rest = (REST_FIRST * 2_u32.pow(doublings)).min(REST_MAX);
-        endpoint.failures_in_a_row += 1;
-        endpoint.rests_until = Some(Instant::now() + rest);
-        tracing::warn!(url = %endpoint.url, ?rest, "a component failed and is left alone for a while");
+        let doublings = endpoint.consecutive_failures.min(DOUBLINGS_MAX);
+        let cooldown = (COOLDOWN_FIRST * 2_u32.pow(doublings)).min(COOLDOWN_MAX);
+        endpoint.consecutive_failures += 1;
+        endpoint.cooldown_until = Some(Instant::now() + cooldown);
+        tracing::warn!(url = %endpoint.url, ?cooldown, "a component failed; other components are preferred during its cooldown");
     }
 }
 
-impl Drop for Taken<'_> {
+impl Drop for TakenEndpoint<'_> {
     fn drop(&mut self) {
         if let Some(endpoint) = self.endpoints.lock().get_mut(self.index) {
-            endpoint.under_way -= 1;
+            endpoint.in_progress -= 1;
         }
     }
 }
@@ -112,41 +114,41 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_share_the_work_and_one_that_fails_rests() {
+    fn endpoints_share_the_work_and_a_failing_one_is_skipped_during_its_cooldown() {
         let endpoints = Endpoints::new(vec![url(1), url(2), url(3)]);
         let take = || endpoints.take().expect("an endpoint");
         let (first, second) = (take(), take());
         assert_eq!((first.url(), second.url()), (&url(1), &url(2)));
-        second.note(true);
+        second.record_failure();
         drop(second);
         let third = take();
         assert_eq!(third.url(), &url(3));
         drop(first);
-        let again = take();
-        assert_eq!(again.url(), &url(1), "the one that failed rests");
-        drop((third, again));
+        let fourth = take();
+        assert_eq!(fourth.url(), &url(1), "the second has a cooldown");
+        drop((third, fourth));
 
-        // All rest; the second failed twice in a row and rests for longer.
+        // All get a cooldown; the second failed more often, so its cooldown is the longest.
         for expected in [1, 3, 1, 3] {
             let taken = take();
             assert_eq!(taken.url(), &url(expected));
-            taken.note(true);
+            taken.record_failure();
             if expected == 3 {
                 let mut all = endpoints.lock();
-                all[1].failures_in_a_row = 8;
-                all[1].rests_until = Some(Instant::now() + REST_MAX);
+                all[1].consecutive_failures = 8;
+                all[1].cooldown_until = Some(Instant::now() + COOLDOWN_MAX);
             }
         }
-        // One that has done well is as good as new.
+        // A success ends the cooldown.
         let taken = take();
-        taken.note(false);
+        taken.record_success();
         let first = taken.url().clone();
         drop(taken);
         assert_eq!(take().url(), &first);
     }
 
     #[test]
-    fn there_is_nothing_to_take_where_there_are_no_endpoints() {
+    fn without_endpoints_there_is_nothing_to_take() {
         assert!(Endpoints::new(Vec::new()).take().is_none());
     }
 }

@@ -1,21 +1,21 @@
-//! Where a component is, and over what a token may go there.
+//! [`ComponentUrl`]: a component's URL, checked so that the token is never sent in the clear.
 
-use prefix_tar::source::SourceUrl;
+use prefix_tar::protocol::source::SourceUrl;
 use std::fmt;
 use std::str::FromStr;
 
-/// Where a component is: the URL that jobs are posted to.
+/// The URL that jobs are posted to: https, or http on this machine or inside a Kubernetes cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ComponentUrl(pub(super) http::Uri);
 
-/// Why a text is no component's URL.
+/// Why a text is not a component's URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ComponentUrlError {
     /// Not an absolute http or https URL without user information.
     #[error("it is not an absolute http or https URL without a user name")]
     NotHttp,
-    /// `http` over a network would show the token to everybody on the way.
-    #[error("it is http and not on this machine; the token would be seen on the way")]
+    /// Plain `http` over a network would expose the token.
+    #[error("it is http and not on this machine, which would expose the token; use https")]
     Insecure,
 }
 
@@ -25,14 +25,12 @@ impl FromStr for ComponentUrl {
     fn from_str(text: &str) -> Result<Self, ComponentUrlError> {
         let uri: http::Uri = text.parse().map_err(|_| ComponentUrlError::NotHttp)?;
         let source: SourceUrl = text.parse().map_err(|_| ComponentUrlError::NotHttp)?;
-        Ok(Self(uri)).and_then(|url| {
-            let is_cluster = source.authority().host().ends_with(".svc.cluster.local");
-            if source.is_https() || source.authority().is_loopback() || is_cluster {
-                Ok(url)
-            } else {
-                Err(ComponentUrlError::Insecure)
-            }
-        })
+        let is_cluster = source.authority().host().ends_with(".svc.cluster.local");
+        if source.is_https() || source.authority().is_loopback() || is_cluster {
+            Ok(Self(uri))
+        } else {
+            Err(ComponentUrlError::Insecure)
+        }
     }
 }
 
@@ -47,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_goes_over_a_network_only_by_https() {
+    fn a_token_crosses_a_network_only_over_https() {
         use ComponentUrlError::{Insecure, NotHttp};
         for (text, error) in [
             ("http://component.example", Insecure),

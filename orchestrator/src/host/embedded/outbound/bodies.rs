@@ -1,5 +1,4 @@
-//! Bodies of the component's outgoing requests: held to the length that was promised.
-//! Where they come from and go to is left to the requests.
+//! Enforces the declared length of the component's request bodies.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
@@ -8,21 +7,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use wasmtime_wasi_http::{Error, WasiBody};
 
-/// A request's body that ends with an error where it is shorter than declared. A store that is torn down by a
-/// trap ends its bodies cleanly; the object store must not take that for the end of the object.
+/// A request body that fails if it is shorter or longer than declared. When a trap tears down a
+/// wasmtime store, its bodies end cleanly; the object store must not take that for the object's end.
 #[derive(Debug)]
 pub(super) struct DeclaredBody {
     pub(super) body: WasiBody,
-    /// Bytes that are still to come; `None` where no length was declared.
-    pub(super) left: Option<u64>,
+    /// Declared bytes that are still to come; `None` if no length was declared.
+    pub(super) remaining: Option<u64>,
 }
 
 impl DeclaredBody {
-    /// No body at all.
+    /// An empty body without a declared length.
     pub(super) fn empty() -> Self {
         Self {
             body: Empty::new().map_err(|never| match never {}).boxed_unsync(),
-            left: None,
+            remaining: None,
         }
     }
 }
@@ -36,32 +35,32 @@ impl Body for DeclaredBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        let Some(left) = self.left else {
+        let Some(remaining) = self.remaining else {
             return Poll::Ready(frame);
         };
         match frame {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-                let Some(left) = left.checked_sub(bytes) else {
+                let Some(remaining) = remaining.checked_sub(bytes) else {
                     return Poll::Ready(Some(Err(Error::HttpRequestBodySize(Some(bytes)))));
                 };
-                self.left = Some(left);
+                self.remaining = Some(remaining);
                 Poll::Ready(Some(Ok(frame)))
             }
-            None if left > 0 => {
-                self.left = None;
-                Poll::Ready(Some(Err(Error::HttpRequestBodySize(Some(left)))))
+            None if remaining > 0 => {
+                self.remaining = None;
+                Poll::Ready(Some(Err(Error::HttpRequestBodySize(Some(remaining)))))
             }
             frame => Poll::Ready(frame),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left.is_none_or(|left| left == 0) && self.body.is_end_stream()
+        self.remaining.is_none_or(|remaining| remaining == 0) && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.left
+        self.remaining
             .map_or_else(|| self.body.size_hint(), SizeHint::with_exact)
     }
 }
@@ -80,7 +79,7 @@ mod tests {
         let body = StreamBody::new(futures::stream::iter(frames)).boxed_unsync();
         let body = DeclaredBody {
             body,
-            left: declared,
+            remaining: declared,
         };
         let mut stream = http_body_util::BodyStream::new(body);
         let mut bytes = 0;
@@ -94,12 +93,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_short_of_its_declared_length_ends_with_an_error() {
+    async fn a_body_of_another_length_than_declared_ends_with_an_error() {
         let (bytes, error) = read(&["abc", "de"], Some(9)).await;
         assert_eq!(bytes, 5);
         assert!(matches!(error, Some(Error::HttpRequestBodySize(Some(4)))));
         let (_, error) = read(&["abc", "de"], Some(4)).await;
-        assert!(error.is_some(), "one that is longer, too");
+        assert!(error.is_some(), "longer than declared");
         assert!(matches!(read(&["abc", "de"], Some(5)).await, (5, None)));
         assert!(matches!(read(&["abc", "de"], None).await, (5, None)));
         assert!(matches!(read(&[], Some(0)).await, (0, None)));

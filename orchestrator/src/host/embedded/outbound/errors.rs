@@ -1,5 +1,4 @@
-//! What the errors of a client mean in WASI's words, and which of them say that nothing was done.
-//! What follows from an error is left to the request, and to the component.
+//! Translates the HTTP client's errors to WASI error codes, and detects unprocessed requests.
 
 use crate::host::timed_body::BodyLost;
 use std::error::Error as StdError;
@@ -7,8 +6,8 @@ use wasmtime_wasi_http::Error;
 
 type Cause<'error> = &'error (dyn StdError + 'static);
 
-/// What an error was caused by. The source of an I/O error is that of the error inside, which would be passed
-/// over.
+/// The cause of an error. `source` of an I/O error skips the error that it wraps and returns that
+/// error's source.
 fn next_cause(error: Cause<'_>) -> Option<Cause<'_>> {
     match error.downcast_ref::<std::io::Error>() {
         None => error.source(),
@@ -16,13 +15,13 @@ fn next_cause(error: Cause<'_>) -> Option<Cause<'_>> {
     }
 }
 
-/// An error and everything that it was caused by.
+/// An error and its chain of causes.
 fn causes(error: &hyper_util::client::legacy::Error) -> impl Iterator<Item = Cause<'_>> {
     std::iter::successors(Some(error as Cause<'_>), |error| next_cause(*error))
 }
 
-/// Whether the server said that it has not looked at the request: with a GOAWAY that ends a connection in good
-/// order after so many requests, or by refusing the stream (RFC 9113, 6.8 and 8.7).
+/// Whether the server said that it did not process the request: with a GOAWAY that closes the
+/// connection without an error, or by refusing the stream (RFC 9113, 6.8 and 8.7).
 pub(super) fn was_not_processed(error: &hyper_util::client::legacy::Error) -> bool {
     causes(error)
         .filter_map(|cause| cause.downcast_ref::<h2::Error>())
@@ -33,7 +32,7 @@ pub(super) fn was_not_processed(error: &hyper_util::client::legacy::Error) -> bo
         })
 }
 
-/// The error of a request that got no response.
+/// Translates the error of a request without a response.
 pub(super) fn error_of_client(error: &hyper_util::client::legacy::Error) -> Error {
     tracing::debug!(?error, "a request of the component failed");
     for cause in causes(error) {
@@ -70,10 +69,10 @@ fn error_of_tls(error: &rustls::Error) -> Error {
     }
 }
 
-/// The error of a response's body whose rest does not come.
+/// Translates the error of a response body that ended early.
 pub(super) fn error_of_body(lost: &BodyLost) -> Error {
     match lost {
-        BodyLost::Silent => Error::ConnectionReadTimeout,
+        BodyLost::Idle => Error::ConnectionReadTimeout,
         BodyLost::Broken(error) => error_of_hyper(error),
     }
 }

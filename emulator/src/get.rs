@@ -1,0 +1,158 @@
+//! Answers GET and HEAD with an object, or with a byte range of it.
+
+use crate::error::StoreError;
+use crate::headers::{describe, insert, text};
+use crate::objects::{ObjectMetadata, Objects, generation_of};
+use crate::{StoreBody, on_disk};
+use futures::TryStreamExt as _;
+use http::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue,
+    LAST_MODIFIED, RANGE,
+};
+use http::{Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio_util::io::ReaderStream;
+
+/// The size of one read from an object's file, in bytes.
+const READ_BYTES: usize = 128 * 1024;
+
+/// How often an object is looked up and opened again because it was replaced in between.
+const OPEN_ATTEMPTS_MAX: u32 = 8;
+
+fn read_error(error: &io::Error) -> StoreError {
+    tracing::error!(%error, "cannot read an object");
+    StoreError::InternalError
+}
+
+async fn look_up(objects: Arc<Objects>, path: &Path) -> Result<ObjectMetadata, StoreError> {
+    let path = path.to_owned();
+    on_disk(move || {
+        objects
+            .metadata(&path)
+            .map_err(|error| read_error(&error))?
+            .ok_or(StoreError::NoSuchKey)
+    })
+    .await
+}
+
+/// Opens an object together with its metadata. Both are of the same generation, even if the object
+/// is being replaced.
+async fn open(
+    objects: Arc<Objects>,
+    path: &Path,
+) -> Result<(ObjectMetadata, tokio::fs::File), StoreError> {
+    for _ in 0..OPEN_ATTEMPTS_MAX {
+        let metadata = look_up(Arc::clone(&objects), path).await?;
+        let file = tokio::fs::File::open(path)
+            .await
+            .map_err(|error| read_error(&error))?;
+        let opened = file.metadata().await.map_err(|error| read_error(&error))?;
+        let generation = generation_of(&opened).map_err(|error| read_error(&error))?;
+        if generation == metadata.generation {
+            return Ok((metadata, file));
+        }
+    }
+    Err(StoreError::InternalError)
+}
+
+/// Answers with an object, or with the byte range that the `Range` header requests. The HTTP server
+/// omits the body for a HEAD.
+pub(crate) async fn get(
+    objects: Arc<Objects>,
+    path: PathBuf,
+    headers: &HeaderMap,
+) -> Result<Response<StoreBody>, StoreError> {
+    let (metadata, mut file) = open(objects, &path).await?;
+    let whole = 0..metadata.content_length;
+    let requested = match text(headers, RANGE.as_str()) {
+        Some(range) => byte_range(range, metadata.content_length)?,
+        None => None,
+    };
+    let status = match requested {
+        Some(_) => StatusCode::PARTIAL_CONTENT,
+        None => StatusCode::OK,
+    };
+    let bytes = requested.clone().unwrap_or(whole);
+    file.seek(io::SeekFrom::Start(bytes.start))
+        .await
+        .map_err(|error| read_error(&error))?;
+    let length = bytes.end - bytes.start;
+    let stream = ReaderStream::with_capacity(file.take(length), READ_BYTES).map_ok(Frame::data);
+    let mut response = Response::new(StreamBody::new(stream).boxed_unsync());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    describe(headers, &metadata)?;
+    headers.insert(CONTENT_LENGTH, length.into());
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(&path)));
+    let modified = UNIX_EPOCH + Duration::from_micros(metadata.generation);
+    insert(headers, LAST_MODIFIED, &httpdate::fmt_http_date(modified))?;
+    if let Some(range) = requested {
+        let (first, last) = (range.start, range.end - 1);
+        let total = metadata.content_length;
+        insert(
+            headers,
+            CONTENT_RANGE,
+            &format!("bytes {first}-{last}/{total}"),
+        )?;
+    }
+    Ok(response)
+}
+
+/// Parses a `Range` header for an object of `length` bytes. `None` means the whole object: a
+/// malformed header is ignored, and so are several ranges at once (RFC 9110, 14.2).
+fn byte_range(value: &str, length: u64) -> Result<Option<std::ops::Range<u64>>, StoreError> {
+    let parsed = value.strip_prefix("bytes=").and_then(|range| {
+        let (first, last) = range.trim().split_once('-')?;
+        match (first.parse::<u64>().ok(), last.parse::<u64>().ok()) {
+            (Some(first), Some(last)) if first <= last => {
+                Some(first..last.saturating_add(1).min(length))
+            }
+            (Some(first), None) if last.is_empty() => Some(first..length),
+            (None, Some(count)) if first.is_empty() => Some(length.saturating_sub(count)..length),
+            _ => None,
+        }
+    });
+    match parsed {
+        Some(range) if range.start < range.end => Ok(Some(range)),
+        Some(_) => Err(StoreError::InvalidRange),
+        None => Ok(None),
+    }
+}
+
+fn content_type(path: &Path) -> &'static str {
+    match path.extension().and_then(std::ffi::OsStr::to_str) {
+        Some("tar") => "application/x-tar",
+        Some("json") => "application/json",
+        _ => "application/octet-stream",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_ranges_follow_rfc_9110() {
+        for (value, range) in [
+            ("bytes=0-0", Ok(Some(0..1))),
+            ("bytes=5-", Ok(Some(5..10))),
+            ("bytes=-3", Ok(Some(7..10))),
+            ("bytes=-30", Ok(Some(0..10))),
+            ("bytes=8-99", Ok(Some(8..10))),
+            ("bytes=10-", Err(StoreError::InvalidRange)),
+            ("bytes=-0", Err(StoreError::InvalidRange)),
+            ("bytes=5-2", Ok(None)),
+            ("bytes=0-1,3-4", Ok(None)),
+            ("lines=0-1", Ok(None)),
+        ] {
+            assert_eq!(byte_range(value, 10), range, "{value}");
+        }
+    }
+}

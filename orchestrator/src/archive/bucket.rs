@@ -1,0 +1,170 @@
+//! An archive in a bucket.
+
+use super::layout::tar_name;
+use super::{Archive, ReadError, StoredObject, TarReader};
+use crate::gcs::client::{Answer, BucketClient, RequestError};
+use bytes::{Buf as _, Bytes};
+use http::{HeaderMap, Method};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use prefix_tar::protocol::crc32c::Crc32c;
+use prefix_tar::protocol::prefix::Prefix;
+use prefix_tar::protocol::store_answer::crc32c_of_goog_hash;
+use std::io::{self, Read};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+
+/// The longest wait for the next piece of a tar.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Reads an archive from a bucket.
+#[derive(Debug)]
+pub struct BucketArchive {
+    client: Arc<BucketClient>,
+}
+
+impl BucketArchive {
+    /// The archive at the path of `client`.
+    pub const fn new(client: Arc<BucketClient>) -> Self {
+        Self { client }
+    }
+
+    async fn find(
+        &self,
+        method: Method,
+        file: &str,
+        byte_range: Option<Range<u64>>,
+    ) -> Result<Option<Answer>, ReadError> {
+        let found = self.client.find(method, file, byte_range).await;
+        found.map_err(|error| self.unreadable(file, &error))
+    }
+
+    fn unreadable(&self, file: &str, error: &RequestError) -> ReadError {
+        ReadError::Unreadable {
+            file: format!("{}/{file}", self.client.path()),
+            reason: error.to_string(),
+            is_transient: error.is_transient(),
+        }
+    }
+
+    fn invalid(&self, file: &str, reason: String) -> ReadError {
+        ReadError::Invalid {
+            file: format!("{}/{file}", self.client.path()),
+            reason,
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Archive for BucketArchive {
+    async fn read(&self, file: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, ReadError> {
+        let Some(answer) = self.find(Method::GET, file, None).await? else {
+            return Ok(None);
+        };
+        if answer.body.len() > bytes_max {
+            return Err(self.invalid(file, format!("it has more than {bytes_max} bytes")));
+        }
+        Ok(Some(answer.body.into()))
+    }
+
+    async fn object(&self, prefix: Prefix) -> Result<Option<StoredObject>, ReadError> {
+        let file = tar_name(prefix);
+        let Some(answer) = self.find(Method::HEAD, &file, None).await? else {
+            return Ok(None);
+        };
+        let headers = &answer.headers;
+        let length = text(headers, "x-goog-stored-content-length")
+            .or_else(|| text(headers, "content-length"))
+            .and_then(|length| length.parse().ok());
+        let generation = text(headers, "x-goog-generation");
+        match (length, crc32c_of(headers), generation) {
+            (Some(content_length), Some(crc32c), Some(generation)) => Ok(Some(StoredObject {
+                content_length,
+                crc32c,
+                generation: generation.to_owned(),
+                etag: text(headers, "etag").map(str::to_owned),
+            })),
+            _ => Err(ReadError::Unreadable {
+                file: format!("{}/{file}", self.client.path()),
+                reason: "the store's HEAD states no length, checksum or generation; is this store GCS or compatible?"
+                    .to_owned(),
+                is_transient: false,
+            }),
+        }
+    }
+
+    async fn has_tar(&self, prefix: Prefix) -> Result<bool, ReadError> {
+        let found = self.find(Method::HEAD, &tar_name(prefix), None).await?;
+        Ok(found.is_some())
+    }
+
+    async fn open_tar(&self, prefix: Prefix) -> Result<Option<TarReader>, ReadError> {
+        let file = tar_name(prefix);
+        let body = self
+            .client
+            .stream(&file)
+            .await
+            .map_err(|error| self.unreadable(&file, &error))?;
+        Ok(body.map(|body| {
+            Box::new(BlockingBody {
+                body,
+                piece: Bytes::new(),
+                runtime: Handle::current(),
+            }) as TarReader
+        }))
+    }
+
+    async fn read_tar_bytes(
+        &self,
+        prefix: Prefix,
+        byte_range: Range<u64>,
+    ) -> Result<Option<Vec<u8>>, ReadError> {
+        let file = tar_name(prefix);
+        let length = byte_range.end.saturating_sub(byte_range.start);
+        let Some(answer) = self.find(Method::GET, &file, Some(byte_range)).await? else {
+            return Ok(None);
+        };
+        if answer.body.len() as u64 != length {
+            let got = answer.body.len();
+            return Err(self.invalid(&file, format!("{got} bytes came of {length}")));
+        }
+        Ok(Some(answer.body.into()))
+    }
+}
+
+fn text<'headers>(headers: &'headers HeaderMap, name: &str) -> Option<&'headers str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// The CRC32C in an answer's `x-goog-hash`, if there is one.
+pub fn crc32c_of(headers: &HeaderMap) -> Option<Crc32c> {
+    let values = headers.get_all("x-goog-hash").iter();
+    crc32c_of_goog_hash(values.filter_map(|value| value.to_str().ok()))
+}
+
+/// A body as a blocking reader. Its thread must not be one of the runtime's.
+struct BlockingBody {
+    body: Incoming,
+    piece: Bytes,
+    runtime: Handle,
+}
+
+impl Read for BlockingBody {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            let body = &mut self.body;
+            let next = async { tokio::time::timeout(IDLE_TIMEOUT, body.frame()).await };
+            match self.runtime.block_on(next) {
+                Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut)),
+                Ok(None) => return Ok(0),
+                Ok(Some(Err(error))) => return Err(io::Error::other(error)),
+                Ok(Some(Ok(frame))) => self.piece = frame.into_data().unwrap_or_default(),
+            }
+        }
+        let bytes = self.piece.len().min(into.len());
+        self.piece.copy_to_slice(&mut into[..bytes]);
+        Ok(bytes)
+    }
+}

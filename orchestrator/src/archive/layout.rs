@@ -1,0 +1,16 @@
+//! The names of an archive's files: `AB.tar`, `AB.json` and `manifest.json` under one location.
+
+use prefix_tar::protocol::prefix::Prefix;
+
+/// The manifest.
+pub const MANIFEST_NAME: &str = "manifest.json";
+
+/// The tar of a prefix.
+pub fn tar_name(prefix: Prefix) -> String {
+    format!("{prefix}.tar")
+}
+
+/// The report of a prefix.
+pub fn report_name(prefix: Prefix) -> String {
+    format!("{prefix}.json")
+}

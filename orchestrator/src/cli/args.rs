@@ -1,0 +1,160 @@
+//! Arguments that several commands share, and what they turn into.
+
+use crate::archive::location::{ArchiveLocation, LocationError};
+use crate::gcs::options::ObjectOptions;
+use crate::host::embedded::DEADLINE_DEFAULT;
+use crate::host::remote::ComponentUrl;
+use crate::invoke_token;
+use crate::run::dispatch::{DispatchSettings, PARALLEL_MAX};
+use crate::run::plan::PrefixSet;
+use crate::run::retry::FIRST_WAIT_MAX;
+use crate::run::{HostChoice, RemoteComponents};
+use clap::{Args, ValueEnum};
+use prefix_tar::limits::{WINDOW_DEFAULT, WINDOW_MAX};
+use prefix_tar::protocol::source::Encoding;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A location as it is typed, with `{month}` replaced.
+pub(super) fn location(text: &str) -> Result<ArchiveLocation, LocationError> {
+    ArchiveLocation::at(text, jiff::Timestamp::now())
+}
+
+/// Which prefixes.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(super) struct Prefixes {
+    /// The first N prefixes, 1 to 256
+    #[arg(short = 'p', value_name = "N", value_parser = PrefixSet::first)]
+    first: Option<PrefixSet>,
+
+    /// These prefixes, as a list of names and spans: 00-1F,AB  [default: all 256]
+    #[arg(long = "prefixes", value_name = "LIST")]
+    listed: Option<PrefixSet>,
+}
+
+impl Prefixes {
+    pub(super) fn or_all(self) -> PrefixSet {
+        self.first.or(self.listed).unwrap_or_else(PrefixSet::all)
+    }
+}
+
+/// How objects are stored in a bucket.
+#[derive(Debug, Args)]
+pub(super) struct Objects {
+    /// Endpoint for gs://  [default: $STORAGE_EMULATOR_HOST, or Google's]
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<String>,
+
+    /// Storage class for gs://  [default: the bucket's]
+    #[arg(long, value_name = "CLASS")]
+    storage_class: Option<String>,
+
+    /// Cloud KMS key that encrypts the objects of gs://
+    #[arg(long, value_name = "KEY")]
+    kms_key: Option<String>,
+
+    /// Cache-Control of the objects of gs://
+    #[arg(long, value_name = "VALUE")]
+    cache_control: Option<String>,
+}
+
+impl Objects {
+    pub(super) fn options(self) -> ObjectOptions {
+        ObjectOptions {
+            endpoint: self.endpoint,
+            storage_class: self.storage_class,
+            kms_key: self.kms_key,
+            cache_control: self.cache_control,
+        }
+    }
+}
+
+/// Components that run elsewhere.
+#[derive(Debug, Args)]
+pub(super) struct Remote {
+    /// Component that runs elsewhere: spin up, wasmtime serve, a cluster. Repeat it to spread the prefixes
+    #[arg(long = "component", value_name = "URL")]
+    components: Vec<ComponentUrl>,
+
+    /// File with the components' bearer token, made by `orchestrator token`  [default: $PREFIX_TAR_TOKEN]
+    #[arg(long, value_name = "FILE", requires = "components")]
+    token_file: Option<PathBuf>,
+
+    /// Where the store of a folder listens for remote components; their UPLOAD_AUTHORITIES must name it
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:9000",
+        requires = "components"
+    )]
+    store_listen: SocketAddr,
+}
+
+impl Remote {
+    pub(super) fn host(self, component_file: Option<PathBuf>) -> anyhow::Result<HostChoice> {
+        if self.components.is_empty() {
+            return Ok(HostChoice::Embedded { component_file });
+        }
+        let token = match &self.token_file {
+            Some(file) => invoke_token::read(file)?,
+            None => invoke_token::from_environment()?,
+        };
+        Ok(HostChoice::Remote(RemoteComponents {
+            components: self.components,
+            token: Arc::new(token),
+            store: self.store_listen,
+        }))
+    }
+}
+
+/// How a run is tuned.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Tuning {
+    /// Concurrent invocations
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=PARALLEL_MAX as i64))]
+    parallel: u16,
+
+    /// Range requests in flight per invocation
+    #[arg(long, value_name = "N", default_value_t = WINDOW_DEFAULT, value_parser = clap::value_parser!(u16).range(1..=i64::from(WINDOW_MAX)))]
+    window: u16,
+
+    /// Encoding of range requests; auto selects gzip over a network and identity on this machine
+    #[arg(long, value_name = "CODING", value_enum, default_value_t = EncodingChoice::Auto)]
+    encoding: EncodingChoice,
+
+    /// Stop an invocation after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = DEADLINE_DEFAULT.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    deadline: u64,
+}
+
+impl Tuning {
+    pub(super) fn dispatch(self) -> DispatchSettings {
+        DispatchSettings {
+            parallel: usize::from(self.parallel),
+            window: Some(self.window),
+            first_wait_max: FIRST_WAIT_MAX,
+        }
+    }
+
+    pub(super) const fn encoding(self) -> Option<Encoding> {
+        match self.encoding {
+            EncodingChoice::Auto => None,
+            EncodingChoice::Gzip => Some(Encoding::Gzip),
+            EncodingChoice::Identity => Some(Encoding::Identity),
+        }
+    }
+
+    pub(super) const fn deadline(self) -> Duration {
+        Duration::from_secs(self.deadline)
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum EncodingChoice {
+    Auto,
+    Gzip,
+    Identity,
+}

@@ -1,0 +1,42 @@
+//! `schema`: prints the JSON schemas of what the program writes.
+
+use super::{End, print};
+use crate::archive::manifest::Manifest;
+use crate::run::event::EventRecord;
+use clap::{Args, ValueEnum};
+use prefix_tar::protocol::event::Event;
+use prefix_tar::protocol::report::Report;
+use schemars::schema_for;
+
+/// Print the JSON schema of a format
+#[derive(Debug, Args)]
+pub(super) struct Schema {
+    /// The format
+    #[arg(value_name = "FORMAT", value_enum)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// A line of `run --json`
+    RunEvent,
+    /// A line of the component's answer
+    ComponentEvent,
+    /// `AB.json` in an archive
+    Report,
+    /// `manifest.json` in an archive
+    Manifest,
+}
+
+impl Schema {
+    pub(super) fn run(&self) -> anyhow::Result<End> {
+        let schema = match self.format {
+            Format::RunEvent => schema_for!(EventRecord<'_>),
+            Format::ComponentEvent => schema_for!(Event),
+            Format::Report => schema_for!(Report),
+            Format::Manifest => schema_for!(Manifest),
+        };
+        print(&serde_json::to_string_pretty(&schema)?);
+        Ok(End::Done)
+    }
+}

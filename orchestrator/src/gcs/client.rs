@@ -1,0 +1,377 @@
+//! [`BucketClient`]: small signed requests to one path in a bucket. Each attempt is signed anew; transient errors are
+//! retried.
+
+use super::options::ObjectOptions;
+use super::path::BucketPath;
+use crate::http_client::{self, HttpClient};
+use crate::origin::Origin;
+use crate::sign::{SignError, UrlSigner};
+use bytes::Bytes;
+use http::header::{HeaderMap, RANGE};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use prefix_tar::engine::retry::Backoff;
+use prefix_tar::protocol::signed_url::SignedUrl;
+use prefix_tar::protocol::store_answer::{error_code, is_transient_status, refusal};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::time::Duration;
+
+/// Attempts at one request. Google recommends waits from 1 s that double:
+/// <https://cloud.google.com/storage/docs/retry-strategy>
+const ATTEMPTS_MAX: u32 = 5;
+
+/// The longest first wait.
+const FIRST_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// The longest wait.
+const WAIT_MAX: Duration = Duration::from_secs(16);
+
+/// One attempt, from its first byte to the last byte of its answer.
+const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// An answer that is read into memory, in bytes: a manifest, a report or one range.
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// The life of a URL that is used at once.
+const EXPIRY: Duration = Duration::from_secs(300);
+
+/// The store's answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+    operation: Operation,
+}
+
+impl Answer {
+    /// The error for an answer that the caller cannot use. It has the store's `<Code>`, never the URL.
+    pub fn into_error(self) -> RequestError {
+        RequestError::Refused {
+            message: refusal(
+                &self.operation.to_string(),
+                self.operation.method.as_str(),
+                self.status.as_u16(),
+                self.code(),
+            ),
+            status: self.status,
+        }
+    }
+
+    /// The store's `<Code>`. An answer to HEAD has none.
+    pub fn code(&self) -> Option<&str> {
+        std::str::from_utf8(&self.body).ok().and_then(error_code)
+    }
+}
+
+/// A method and the object that it is for, as messages show them.
+#[derive(Clone, Debug)]
+struct Operation {
+    method: Method,
+    object: String,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} of {}", self.method, self.object)
+    }
+}
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The URL could not be signed. The signer has already retried.
+    #[error(transparent)]
+    NotSigned(#[from] SignError),
+    /// No attempt was answered.
+    #[error("{0}")]
+    Lost(String),
+    /// The store refused the request, or its last attempt.
+    #[error("{message}")]
+    Refused {
+        /// What was tried, the answer, and what to do.
+        message: String,
+        /// The status.
+        status: StatusCode,
+    },
+}
+
+impl RequestError {
+    /// Whether a later attempt may succeed.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::NotSigned(error) => error.is_transient(),
+            Self::Lost(_) => true,
+            Self::Refused { status, .. } => is_transient_status(status.as_u16()),
+        }
+    }
+}
+
+/// One request, before it is signed.
+struct Unsigned<'request> {
+    operation: Operation,
+    /// Headers that are signed.
+    headers: &'request BTreeMap<String, String>,
+    byte_range: Option<Range<u64>>,
+    body: Bytes,
+}
+
+/// Signed requests to one path in a bucket.
+#[derive(Debug)]
+pub struct BucketClient {
+    path: BucketPath,
+    signer: UrlSigner,
+    http: HttpClient,
+    origin: Origin,
+}
+
+impl BucketClient {
+    /// A client with the credentials that Google's own clients would find in the environment.
+    ///
+    /// # Errors
+    /// The endpoint or the CA file is not usable, or no credentials can sign.
+    pub fn open(
+        path: BucketPath,
+        options: &ObjectOptions,
+        ca_file: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let origin = options.origin()?;
+        let bucket = path.bucket().to_owned();
+        Ok(Self {
+            signer: UrlSigner::from_environment(origin.to_string(), bucket, ca_file)?,
+            http: http_client::new(ca_file)?,
+            path,
+            origin,
+        })
+    }
+
+    /// The path in the bucket.
+    pub const fn path(&self) -> &BucketPath {
+        &self.path
+    }
+
+    /// The store's origin.
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Signs the PUT of a file for somebody else to send.
+    ///
+    /// # Errors
+    /// The credentials do not sign.
+    pub async fn sign_put(
+        &self,
+        file: &str,
+        headers: &BTreeMap<String, String>,
+        expiry: Duration,
+    ) -> Result<SignedUrl, SignError> {
+        let object = self.path.object(file);
+        self.signer
+            .sign(Method::PUT, &object, headers, expiry)
+            .await
+    }
+
+    /// Sends a request until the answer is not transient, and returns it.
+    ///
+    /// # Errors
+    /// It could not be signed, or the last attempt was not answered.
+    pub async fn send(
+        &self,
+        method: Method,
+        file: &str,
+        headers: &BTreeMap<String, String>,
+        body: Bytes,
+    ) -> Result<Answer, RequestError> {
+        let operation = self.operation(method, file);
+        self.send_unsigned(&Unsigned {
+            operation,
+            headers,
+            byte_range: None,
+            body,
+        })
+        .await
+    }
+
+    /// Asks for a file, or for the bytes `byte_range` of it. `None`: there is no such file, or the account may not
+    /// see whether there is.
+    ///
+    /// # Errors
+    /// The request failed, or was refused for another reason.
+    pub async fn find(
+        &self,
+        method: Method,
+        file: &str,
+        byte_range: Option<Range<u64>>,
+    ) -> Result<Option<Answer>, RequestError> {
+        let is_partial = byte_range.is_some();
+        let operation = self.operation(method, file);
+        let answer = self
+            .send_unsigned(&Unsigned {
+                operation,
+                headers: &BTreeMap::new(),
+                byte_range,
+                body: Bytes::new(),
+            })
+            .await?;
+        match answer.status {
+            StatusCode::OK if !is_partial => Ok(Some(answer)),
+            StatusCode::PARTIAL_CONTENT if is_partial => Ok(Some(answer)),
+            StatusCode::NOT_FOUND => Ok(None),
+            // Any other code concerns the signature, and would be the same for every object.
+            StatusCode::FORBIDDEN if answer.code().is_none_or(|code| code == "AccessDenied") => {
+                tracing::debug!(file, "the account may not see whether this object exists");
+                Ok(None)
+            }
+            _ => Err(answer.into_error()),
+        }
+    }
+
+    /// Opens a file of any length as a stream. Only the head of the answer is retried. `None`: there is no such file.
+    ///
+    /// # Errors
+    /// The request failed or was refused.
+    pub async fn stream(&self, file: &str) -> Result<Option<Incoming>, RequestError> {
+        let unsigned = Unsigned {
+            operation: self.operation(Method::GET, file),
+            headers: &BTreeMap::new(),
+            byte_range: None,
+            body: Bytes::new(),
+        };
+        let attempt = || async {
+            let operation = &unsigned.operation;
+            in_time(operation, async {
+                let response = self.attempt(&unsigned).await?;
+                match response.status() {
+                    StatusCode::OK => Ok(Ok(response.into_body())),
+                    _ => read_whole(response, operation).await.map(Err),
+                }
+            })
+            .await
+        };
+        let status = |opened: &Result<Incoming, Answer>| match opened {
+            Ok(_) => StatusCode::OK,
+            Err(answer) => answer.status,
+        };
+        match retry(attempt, status).await? {
+            Ok(body) => Ok(Some(body)),
+            Err(answer) if answer.status == StatusCode::NOT_FOUND => Ok(None),
+            Err(answer) => Err(answer.into_error()),
+        }
+    }
+
+    fn operation(&self, method: Method, file: &str) -> Operation {
+        Operation {
+            method,
+            object: self.path.object(file),
+        }
+    }
+
+    async fn send_unsigned(&self, unsigned: &Unsigned<'_>) -> Result<Answer, RequestError> {
+        let attempt = || async {
+            let operation = &unsigned.operation;
+            in_time(operation, async {
+                read_whole(self.attempt(unsigned).await?, operation).await
+            })
+            .await
+        };
+        retry(attempt, |answer: &Answer| answer.status).await
+    }
+
+    /// Signs and sends a request once.
+    async fn attempt(&self, unsigned: &Unsigned<'_>) -> Result<Response<Incoming>, RequestError> {
+        let Unsigned {
+            operation,
+            headers,
+            byte_range,
+            body,
+        } = unsigned;
+        let url = self
+            .signer
+            .sign(operation.method.clone(), &operation.object, headers, EXPIRY)
+            .await?;
+        let mut request = Request::builder()
+            .method(operation.method.clone())
+            .uri(url.expose_secret());
+        for (name, value) in *headers {
+            request = request.header(name, value);
+        }
+        if let Some(byte_range) = byte_range {
+            let last = byte_range.end.saturating_sub(1);
+            request = request.header(RANGE, format!("bytes={}-{last}", byte_range.start));
+        }
+        // The builder's own error could show the URL.
+        let request = request.body(Full::new(body.clone())).map_err(|_| {
+            RequestError::Lost(format!("{operation} cannot be sent: a header is malformed"))
+        })?;
+        self.http.request(request).await.map_err(|error| {
+            let cause = http_client::cause(&error);
+            RequestError::Lost(format!("{operation} failed: {cause}"))
+        })
+    }
+}
+
+/// Makes attempts until one ends with something else than 408, 429, 5xx or a lost connection.
+async fn retry<Outcome, Attempt>(
+    attempt: impl Fn() -> Attempt,
+    status: impl Fn(&Outcome) -> StatusCode,
+) -> Result<Outcome, RequestError>
+where
+    Attempt: Future<Output = Result<Outcome, RequestError>>,
+{
+    let mut waits = Backoff::new(fastrand::Rng::new(), ATTEMPTS_MAX, FIRST_WAIT_MAX, WAIT_MAX);
+    loop {
+        let outcome = attempt().await;
+        let is_retried = match &outcome {
+            Ok(outcome) => is_transient_status(status(outcome).as_u16()),
+            Err(RequestError::Lost(_)) => true,
+            Err(RequestError::NotSigned(_) | RequestError::Refused { .. }) => false,
+        };
+        match waits.next() {
+            Some(wait) if is_retried => tokio::time::sleep(wait).await,
+            _ => return outcome,
+        }
+    }
+}
+
+async fn in_time<Outcome>(
+    operation: &Operation,
+    attempt: impl Future<Output = Result<Outcome, RequestError>>,
+) -> Result<Outcome, RequestError> {
+    tokio::time::timeout(ATTEMPT_TIME_MAX, attempt)
+        .await
+        .unwrap_or_else(|_| {
+            let seconds = ATTEMPT_TIME_MAX.as_secs();
+            Err(RequestError::Lost(format!(
+                "{operation} took longer than {seconds} s"
+            )))
+        })
+}
+
+/// Reads an answer to its end.
+async fn read_whole(
+    response: Response<Incoming>,
+    operation: &Operation,
+) -> Result<Answer, RequestError> {
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, ANSWER_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(|_| {
+            RequestError::Lost(format!(
+                "{operation}: the answer was cut off, or has more than {ANSWER_BYTES_MAX} bytes"
+            ))
+        })?;
+    Ok(Answer {
+        status: head.status,
+        headers: head.headers,
+        body: body.to_bytes(),
+        operation: operation.clone(),
+    })
+}

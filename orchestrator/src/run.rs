@@ -1,0 +1,280 @@
+//! One run, from a source to a destination: skips what is stored, dispatches the rest, writes the manifest.
+
+mod attempts;
+pub mod dispatch;
+pub mod event;
+pub mod hint;
+pub mod outcome;
+pub mod plan;
+pub mod resume;
+pub mod retry;
+pub mod shutdown;
+
+use crate::archive::location::ArchiveLocation;
+use crate::archive::manifest::Manifest;
+use crate::archive::valid_or_missing;
+use crate::destination::Destination;
+use crate::destination::bucket::BucketDestination;
+use crate::destination::folder::FolderDestination;
+use crate::gcs::options::ObjectOptions;
+use crate::host::Host;
+use crate::host::embedded::{EmbeddedHost, EmbeddedSettings};
+use crate::host::remote::{ComponentUrl, RemoteHost};
+use crate::origin::Origin;
+use anyhow::Context as _;
+use dispatch::DispatchSettings;
+use event::RunEvent;
+use jiff::Timestamp;
+use outcome::{FinishedRun, Outcome, StoredPrefix};
+use plan::PrefixSet;
+use prefix_tar::protocol::configuration::{SOURCE_ENCODING, SOURCE_URL};
+use prefix_tar::protocol::prefix::Prefix;
+use prefix_tar::protocol::source::{Encoding, SourceUrl};
+use prefix_tar::protocol::token::Token;
+use shutdown::Shutdown;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// What runs the component.
+#[derive(Clone, Debug)]
+pub enum HostChoice {
+    /// wasmtime in this process.
+    Embedded {
+        /// A component file to run instead of the bundled component.
+        component_file: Option<PathBuf>,
+    },
+    /// Components that run elsewhere.
+    Remote(RemoteComponents),
+}
+
+/// Components that run elsewhere.
+#[derive(Clone, Debug)]
+pub struct RemoteComponents {
+    /// Their URLs.
+    pub components: Vec<ComponentUrl>,
+    /// Their bearer token.
+    pub token: Arc<Token>,
+    /// Where the emulator of a folder listens for them.
+    pub store: SocketAddr,
+}
+
+/// What to mirror, and how.
+#[derive(Clone, Debug)]
+pub struct RunConfig {
+    /// The source.
+    pub source: SourceUrl,
+    /// Where the archive goes.
+    pub to: ArchiveLocation,
+    /// How objects are stored in a bucket.
+    pub object_options: ObjectOptions,
+    /// Which prefixes.
+    pub prefixes: PrefixSet,
+    /// How invocations are dispatched.
+    pub dispatch: DispatchSettings,
+    /// The encoding of range requests. `None` selects gzip over a network and identity on this machine.
+    pub encoding: Option<Encoding>,
+    /// The longest time of one invocation.
+    pub deadline: Duration,
+    /// A PEM file with CA certificates to trust besides the platform's.
+    pub ca_file: Option<PathBuf>,
+    /// Whether to mirror prefixes again that an earlier run has stored.
+    pub force: bool,
+    /// What runs the component.
+    pub host: HostChoice,
+}
+
+impl RunConfig {
+    /// Runs. The manifest is written if and only if every prefix is stored.
+    ///
+    /// # Errors
+    /// The destination, the component or the CA file is not usable, or the manifest cannot be written. A failed
+    /// prefix is not an error; it is in the outcome.
+    pub async fn run(
+        self,
+        shutdown: Shutdown,
+        events: mpsc::Sender<RunEvent>,
+    ) -> anyhow::Result<FinishedRun> {
+        // Generating a key and compiling the component both take a while, on different threads.
+        let (destination, host) = tokio::try_join!(self.open_destination(), self.open_host())?;
+        self.run_with(destination, host, shutdown, events).await
+    }
+
+    /// Runs into an open destination on a host that is ready.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn run_with(
+        &self,
+        destination: Arc<dyn Destination>,
+        mut host: Box<dyn Host>,
+        shutdown: Shutdown,
+        events: mpsc::Sender<RunEvent>,
+    ) -> anyhow::Result<FinishedRun> {
+        host.allow_upload(destination.origin().clone());
+        if let Some(owner) = destination.took_over_from() {
+            event::send(&events, RunEvent::TookOver { owner }).await;
+        }
+        let (began, started) = (Instant::now(), Timestamp::now());
+        let skipped = self.skipped(&*destination, &shutdown).await?;
+        // The manifest stays true until the first write.
+        if skipped.len() < self.prefixes.count() && !shutdown.graceful.is_cancelled() {
+            destination.begin().await?;
+        }
+        if !skipped.is_empty() {
+            event::send(&events, RunEvent::Skipped(skipped.clone())).await;
+        }
+        let skipped: BTreeMap<Prefix, StoredPrefix> = skipped
+            .into_iter()
+            .map(|stored| (stored.prefix, stored))
+            .collect();
+        let remaining = self
+            .prefixes
+            .iter()
+            .filter(|prefix| !skipped.contains_key(prefix));
+        let mut outcome = dispatch::run(
+            remaining,
+            Arc::from(host),
+            Arc::clone(&destination),
+            self.dispatch,
+            shutdown,
+            events,
+        )
+        .await;
+        outcome.skipped = skipped;
+        if outcome.is_complete() {
+            self.write_manifest(&*destination, &outcome, started)
+                .await?;
+        }
+        let elapsed = began.elapsed();
+        destination.close().await;
+        Ok(FinishedRun { outcome, elapsed })
+    }
+
+    /// Opens the destination as the run is configured.
+    ///
+    /// # Errors
+    /// The folder is locked or not writable, or the bucket's endpoint or credentials are not usable.
+    pub async fn open_destination(&self) -> anyhow::Result<Arc<dyn Destination>> {
+        let deadline = self.deadline;
+        Ok(match (&self.to, &self.host) {
+            (ArchiveLocation::Folder(folder), HostChoice::Embedded { .. }) => {
+                Arc::new(FolderDestination::open(folder, deadline).await?)
+            }
+            (ArchiveLocation::Folder(folder), HostChoice::Remote(remote)) => {
+                Arc::new(FolderDestination::open_listening(folder, deadline, remote.store).await?)
+            }
+            (ArchiveLocation::Bucket(path), _) => Arc::new(BucketDestination::open(
+                path.clone(),
+                &self.object_options,
+                deadline,
+                self.ca_file.as_deref(),
+            )?),
+        })
+    }
+
+    /// Opens the host as the run is configured.
+    ///
+    /// # Errors
+    /// The component or the CA file is not usable.
+    pub async fn open_host(&self) -> anyhow::Result<Box<dyn Host>> {
+        match &self.host {
+            HostChoice::Embedded { component_file } => {
+                Ok(Box::new(self.embedded_host(component_file.clone()).await?))
+            }
+            HostChoice::Remote(remote) => Ok(Box::new(RemoteHost::new(
+                remote.components.clone(),
+                &remote.token,
+                self.source.clone(),
+                self.deadline,
+                self.ca_file.as_deref(),
+            )?)),
+        }
+    }
+
+    async fn embedded_host(&self, component_file: Option<PathBuf>) -> anyhow::Result<EmbeddedHost> {
+        let is_local = self.source.authority().is_loopback();
+        let encoding = self.encoding.unwrap_or(if is_local {
+            Encoding::Identity
+        } else {
+            Encoding::Gzip
+        });
+        let environment = vec![
+            (SOURCE_URL.to_owned(), self.source.to_string()),
+            (SOURCE_ENCODING.to_owned(), encoding.as_str().to_owned()),
+        ];
+        let origins = vec![Origin::of_source(&self.source)];
+        let mut settings = EmbeddedSettings::new(environment, origins);
+        settings.deadline = self.deadline;
+        settings.ca_file.clone_from(&self.ca_file);
+        tokio::task::spawn_blocking(move || match component_file {
+            None => EmbeddedHost::new(settings),
+            Some(file) => {
+                let shown = file.display();
+                settings.component = std::fs::read(&file)
+                    .with_context(|| format!("cannot read the component file {shown}"))?;
+                EmbeddedHost::new(settings)
+                    .with_context(|| format!("cannot use the component file {shown}"))
+            }
+        })
+        .await?
+    }
+
+    /// What an earlier run has stored and this one need not repeat.
+    async fn skipped(
+        &self,
+        destination: &dyn Destination,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<Vec<StoredPrefix>> {
+        if self.force {
+            return Ok(Vec::new());
+        }
+        let stored = resume::stored(
+            self.prefixes.iter(),
+            destination.archive(),
+            &self.source,
+            &shutdown.graceful,
+        );
+        tokio::select! {
+            stored = stored => Ok(stored?),
+            () = shutdown.immediate.cancelled() => Ok(Vec::new()),
+        }
+    }
+
+    async fn write_manifest(
+        &self,
+        destination: &dyn Destination,
+        outcome: &Outcome,
+        started: Timestamp,
+    ) -> anyhow::Result<()> {
+        let manifest = self.manifest(outcome, started);
+        // A run that stored nothing leaves the manifest, and its times, as they are.
+        if outcome.stored.is_empty() {
+            let existing = valid_or_missing(destination.archive().manifest().await)?;
+            if existing.is_some_and(|existing| existing.describes_the_same_archive_as(&manifest)) {
+                return Ok(());
+            }
+        }
+        destination.write_manifest(&manifest).await?;
+        Ok(())
+    }
+
+    fn manifest(&self, outcome: &Outcome, started: Timestamp) -> Manifest {
+        let archived = outcome.archived();
+        Manifest {
+            tool: "prefix-tar".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            source: self.source.to_string(),
+            started: started.to_string(),
+            finished: Timestamp::now().to_string(),
+            totals: archived.iter().map(|stored| stored.totals).sum(),
+            objects: archived
+                .iter()
+                .map(|stored| stored.object.clone())
+                .collect(),
+        }
+    }
+}

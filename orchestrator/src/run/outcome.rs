@@ -1,0 +1,105 @@
+//! How a run ended, prefix by prefix.
+
+use crate::archive::manifest::{ManifestObject, Totals};
+use prefix_tar::protocol::failure::Failure;
+use prefix_tar::protocol::prefix::Prefix;
+use prefix_tar::protocol::report::Report;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A prefix that is in the archive. Reports have about 300 KB each, so only what is summed up stays in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredPrefix {
+    /// The prefix.
+    pub prefix: Prefix,
+    /// The manifest's entry for it.
+    pub object: ManifestObject,
+    /// Its part of the totals.
+    pub totals: Totals,
+    /// How long its last invocation took.
+    pub duration: Duration,
+    /// The peak linear memory of its last invocation in bytes.
+    pub linear_memory_peak: u64,
+    /// Invocations.
+    pub attempts: u32,
+}
+
+impl StoredPrefix {
+    /// The summary of a report.
+    pub fn new(report: &Report, attempts: u32) -> Self {
+        Self {
+            prefix: report.prefix,
+            object: ManifestObject::of_report(report),
+            totals: Totals::of_report(report),
+            duration: Duration::try_from_secs_f64(report.seconds.total).unwrap_or_default(),
+            linear_memory_peak: report.linear_memory_peak,
+            attempts,
+        }
+    }
+}
+
+/// A prefix that could not be stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FailedPrefix {
+    /// The prefix.
+    pub prefix: Prefix,
+    /// Why its last invocation failed.
+    pub failure: Failure,
+    /// Invocations.
+    pub attempts: u32,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Prefixes that an earlier run had stored.
+    pub skipped: BTreeMap<Prefix, StoredPrefix>,
+    /// Prefixes that this run stored.
+    pub stored: BTreeMap<Prefix, StoredPrefix>,
+    /// Prefixes that failed.
+    pub failed: BTreeMap<Prefix, FailedPrefix>,
+    /// Prefixes that were not attempted, or given up.
+    pub not_done: Vec<Prefix>,
+}
+
+impl Outcome {
+    /// Whether every prefix is in the archive.
+    pub fn is_complete(&self) -> bool {
+        self.failed.is_empty() && self.not_done.is_empty()
+    }
+
+    /// Everything that is in the archive, ordered by prefix.
+    pub fn archived(&self) -> Vec<&StoredPrefix> {
+        let mut archived: Vec<_> = self.skipped.values().chain(self.stored.values()).collect();
+        archived.sort_unstable_by_key(|stored| stored.prefix);
+        archived
+    }
+
+    /// Those of `prefixes` that neither succeeded nor failed.
+    pub(super) fn without_result(&self, mut prefixes: Vec<Prefix>) -> Vec<Prefix> {
+        prefixes.retain(|prefix| {
+            !self.stored.contains_key(prefix) && !self.failed.contains_key(prefix)
+        });
+        prefixes
+    }
+
+    /// The sums over what this run stored.
+    pub fn totals(&self) -> Totals {
+        self.stored.values().map(|stored| stored.totals).sum()
+    }
+
+    /// The largest linear memory of this run's invocations in bytes.
+    pub fn linear_memory_peak(&self) -> u64 {
+        let peaks = self.stored.values().map(|stored| stored.linear_memory_peak);
+        peaks.max().unwrap_or(0)
+    }
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+pub struct FinishedRun {
+    /// How each prefix ended.
+    pub outcome: Outcome,
+    /// From the first invocation to the manifest.
+    pub elapsed: Duration,
+}

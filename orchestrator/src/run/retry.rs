@@ -1,0 +1,25 @@
+//! How often an invocation is retried, and how long the waits are.
+
+use prefix_tar::engine::retry::Backoff;
+use std::time::Duration;
+
+/// Invocations of one prefix. Each of them retries its ranges by itself.
+pub const ATTEMPTS_MAX: u32 = 4;
+
+/// Invocations of the first prefix as long as the source has never answered. The source is down then, and somebody
+/// is waiting for the message.
+pub const ATTEMPTS_BEFORE_LIFE_MAX: u32 = 2;
+
+/// The longest first wait. It doubles with every attempt.
+pub const FIRST_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// The longest wait that nobody asked for.
+pub const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// The longest Retry-After that a source or a store is granted.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+
+/// The waits between the attempts at one prefix; the first is at most `first_wait_max`.
+pub fn waits(first_wait_max: Duration) -> Backoff {
+    Backoff::new(fastrand::Rng::new(), ATTEMPTS_MAX, first_wait_max, WAIT_MAX)
+}

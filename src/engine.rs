@@ -1,0 +1,18 @@
+//! The parts that turn 4,096 range bodies into one tar. They are pure: no clock, no network, no
+//! WASI.
+//!
+//! In reading order: [`window`] limits the requests in flight, [`chunk_pool`] holds their bodies,
+//! and [`retry`] schedules the next attempt at a failed range. [`inflate`] decodes a gzip body,
+//! [`range_body`] validates it line by line, and [`duplicate_detector`] rejects the body of another
+//! range. [`length`] plans the tar's length from the first ranges, [`mod@tar`] encodes headers and
+//! padding, and [`checksum`] computes the CRC32C of the stream.
+
+pub mod checksum;
+pub mod chunk_pool;
+pub mod duplicate_detector;
+pub mod inflate;
+pub mod length;
+pub mod range_body;
+pub mod retry;
+pub mod tar;
+pub mod window;

@@ -1,0 +1,475 @@
+//! Validates a range body line by line.
+//!
+//! A body consists of lines of `SUFFIX:COUNT`: 35 upper-case hex characters, a colon, a decimal
+//! count from 1, CRLF. The suffixes strictly increase. The last line may lack its CRLF, as in the
+//! public API. A count of 0 is padding from `Add-Padding`, so such a body is not the range itself.
+//!
+//! The check accepts pieces of any size. It runs at memory speed, since all of the corpus passes
+//! through it.
+
+/// Characters of a suffix: the 40 of a SHA-1 without the range's 5.
+pub const SUFFIX_BYTES: usize = 35;
+
+/// Digits of a count. No hash in the corpus occurs 10^10 times.
+pub const COUNT_DIGITS_MAX: usize = 10;
+
+/// The longest line: suffix, colon, count, CRLF.
+pub const LINE_BYTES_MAX: usize = SUFFIX_BYTES + 1 + COUNT_DIGITS_MAX + 2;
+
+/// The shortest line that can still end a body: suffix, colon, one digit.
+const LAST_LINE_BYTES_MIN: usize = SUFFIX_BYTES + 2;
+
+/// A fault in a body, and the line it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line} {fault}")]
+pub struct RangeBodyError {
+    /// The line's number, from 1.
+    pub line: u64,
+    /// The fault.
+    pub fault: LineFault,
+}
+
+/// A fault in a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LineFault {
+    /// The body is empty.
+    #[error("is missing: the body is empty")]
+    Empty,
+    /// The first 35 characters are not upper-case hex.
+    #[error("does not begin with 35 upper-case hex characters")]
+    Suffix,
+    /// No colon after the suffix.
+    #[error("has no colon after its suffix")]
+    Colon,
+    /// The count is missing, has a leading zero, is 0 or has more than ten digits.
+    #[error("has no decimal count from 1 to 9999999999 after its colon")]
+    Count,
+    /// The line does not end in CRLF.
+    #[error("does not end in CRLF")]
+    LineEnd,
+    /// The suffix is not greater than the previous one: unsorted or repeated.
+    #[error("is not in strictly increasing order")]
+    Order,
+    /// The body ends inside the line.
+    #[error("is cut off by the end of the body")]
+    Truncated,
+}
+
+/// Checks one body, piece by piece.
+///
+/// ```
+/// let mut check = prefix_tar::engine::range_body::RangeCheck::new();
+/// check.push(b"0018A45C4D1DEF81644B54AB7F969B88D65:10\r\n00D4F6E8FA6EECAD2A3AA").unwrap();
+/// check.push(b"415EEC418D38EC:2").unwrap();
+/// assert_eq!(check.finish(), Ok(2));
+/// ```
+#[derive(Debug)]
+pub struct RangeCheck {
+    previous: [u8; SUFFIX_BYTES],
+    carry: [u8; LINE_BYTES_MAX],
+    carry_bytes: usize,
+    hashes: u64,
+}
+
+impl Default for RangeCheck {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RangeCheck {
+    /// A check of a new body.
+    pub const fn new() -> Self {
+        Self {
+            previous: [0; SUFFIX_BYTES],
+            carry: [0; LINE_BYTES_MAX],
+            carry_bytes: 0,
+            hashes: 0,
+        }
+    }
+
+    /// Checks the next piece of the body.
+    ///
+    /// # Errors
+    /// The first invalid line. The check must not be used after that.
+    pub fn push(&mut self, piece: &[u8]) -> Result<(), RangeBodyError> {
+        let piece = self.complete_carried_line(piece)?;
+        let rest = self.check_lines(piece)?;
+        // A line that is incomplete at the maximum length is invalid, whatever follows.
+        let Some(carry) = self
+            .carry
+            .get_mut(..rest.len())
+            .filter(|carry| carry.len() < LINE_BYTES_MAX)
+        else {
+            return Err(self.fault(line_fault(rest)));
+        };
+        if !rest.is_empty() {
+            carry.copy_from_slice(rest);
+            self.carry_bytes = rest.len();
+        }
+        Ok(())
+    }
+
+    /// Ends the body and returns its number of lines (hashes).
+    ///
+    /// # Errors
+    /// The body is empty, or its last line is invalid or incomplete.
+    pub fn finish(mut self) -> Result<u64, RangeBodyError> {
+        if self.carry_bytes > 0 {
+            self.check_last_line()?;
+        }
+        if self.hashes == 0 {
+            return Err(self.fault(LineFault::Empty));
+        }
+        Ok(self.hashes)
+    }
+
+    const fn fault(&self, fault: LineFault) -> RangeBodyError {
+        RangeBodyError {
+            line: self.hashes + 1,
+            fault,
+        }
+    }
+
+    /// Completes the carried line with the beginning of `piece`; returns the rest of `piece`.
+    fn complete_carried_line<'piece>(
+        &mut self,
+        piece: &'piece [u8],
+    ) -> Result<&'piece [u8], RangeBodyError> {
+        if self.carry_bytes == 0 {
+            return Ok(piece);
+        }
+        let room = LINE_BYTES_MAX - self.carry_bytes;
+        let candidate = piece.get(..room).unwrap_or(piece);
+        let (taken, ends) = match candidate.iter().position(|byte| *byte == b'\n') {
+            Some(at) => (at + 1, true),
+            None => (candidate.len(), false),
+        };
+        let (head, rest) = piece.split_at(taken);
+        let filled = self.carry_bytes + taken;
+        if let Some(free) = self.carry.get_mut(self.carry_bytes..filled) {
+            free.copy_from_slice(head);
+        }
+        self.carry_bytes = filled;
+        if ends {
+            let line = self.carry;
+            let line = line.get(..filled).unwrap_or(&line);
+            self.carry_bytes = 0;
+            if !self.check_lines(line)?.is_empty() {
+                return Err(self.fault(line_fault(line)));
+            }
+        } else if filled == LINE_BYTES_MAX {
+            return Err(self.fault(line_fault(&self.carry)));
+        }
+        Ok(rest)
+    }
+
+    /// Checks the complete lines at the beginning of `bytes`; returns the rest, an incomplete line.
+    #[cfg_attr(target_arch = "wasm32", target_feature(enable = "simd128"))]
+    fn check_lines<'bytes>(
+        &mut self,
+        mut bytes: &'bytes [u8],
+    ) -> Result<&'bytes [u8], RangeBodyError> {
+        while let Some((suffix, after_suffix)) = bytes.split_first_chunk::<SUFFIX_BYTES>() {
+            let Some(end) = count_end(after_suffix) else {
+                // The line is incomplete or invalid. The caller has the context to decide.
+                return Ok(bytes);
+            };
+            if !is_upper_hex(suffix) {
+                return Err(self.fault(LineFault::Suffix));
+            }
+            if !is_greater(suffix, &self.previous) && self.hashes > 0 {
+                return Err(self.fault(LineFault::Order));
+            }
+            self.previous = *suffix;
+            self.hashes += 1;
+            bytes = after_suffix.get(end..).unwrap_or_default();
+        }
+        Ok(bytes)
+    }
+
+    fn check_last_line(&mut self) -> Result<(), RangeBodyError> {
+        let mut line = [0; LINE_BYTES_MAX + 2];
+        let carried = self.carry;
+        let carried = carried.get(..self.carry_bytes).unwrap_or(&carried);
+        let is_cut = !carried.contains(&b'\n')
+            && (carried.len() < LAST_LINE_BYTES_MIN || carried.ends_with(b"\r"));
+        let with_end = carried.len() + 2;
+        if let Some(copy) = line.get_mut(..carried.len()) {
+            copy.copy_from_slice(carried);
+        }
+        if let Some(end) = line.get_mut(carried.len()..with_end) {
+            end.copy_from_slice(b"\r\n");
+        }
+        let line = line.get(..with_end).unwrap_or(&line);
+        match self.check_lines(line)? {
+            [] => Ok(()),
+            _ => Err(self.fault(match line_fault(carried) {
+                LineFault::LineEnd | LineFault::Colon | LineFault::Count if is_cut => {
+                    LineFault::Truncated
+                }
+                fault => fault,
+            })),
+        }
+    }
+}
+
+/// The end of the line in the bytes after its suffix; `None` unless they start with `:COUNT` and
+/// CRLF.
+#[inline]
+fn count_end(after_suffix: &[u8]) -> Option<usize> {
+    let (b':', digits) = after_suffix.split_first()? else {
+        return None;
+    };
+    if !matches!(digits.first()?, b'1'..=b'9') {
+        return None;
+    }
+    let mut count = 1;
+    while count <= COUNT_DIGITS_MAX {
+        match digits.get(count)? {
+            b'0'..=b'9' => count += 1,
+            b'\r' if digits.get(count + 1) == Some(&b'\n') => return Some(count + 3),
+            _ => return None,
+        }
+    }
+    None
+}
+
+/// Whether all 35 characters are `0`..`9` or `A`..`F`. Three overlapping windows of 16 let the
+/// compiler use vector instructions.
+#[inline]
+fn is_upper_hex(suffix: &[u8; SUFFIX_BYTES]) -> bool {
+    const LANES: usize = 16;
+    let (first, rest) = suffix.split_at(LANES);
+    let second = &rest[..LANES];
+    let third = &suffix[SUFFIX_BYTES - LANES..];
+    let is_hex = |byte: u8| byte.wrapping_sub(b'0') < 10 || byte.wrapping_sub(b'A') < 6;
+    let mut all = true;
+    for lane in 0..LANES {
+        all &= is_hex(first[lane]) & is_hex(second[lane]) & is_hex(third[lane]);
+    }
+    all
+}
+
+/// `suffix > previous`. Adjacent suffixes nearly always differ in the first eight characters.
+#[inline]
+fn is_greater(suffix: &[u8; SUFFIX_BYTES], previous: &[u8; SUFFIX_BYTES]) -> bool {
+    let leading = |bytes: &[u8; SUFFIX_BYTES]| {
+        bytes
+            .first_chunk::<8>()
+            .map_or(0, |chunk| u64::from_be_bytes(*chunk))
+    };
+    match leading(suffix).cmp(&leading(previous)) {
+        std::cmp::Ordering::Less => false,
+        std::cmp::Ordering::Greater => true,
+        std::cmp::Ordering::Equal => suffix > previous,
+    }
+}
+
+/// The fault in a line that [`RangeCheck::check_lines`] did not accept.
+#[cold]
+fn line_fault(line: &[u8]) -> LineFault {
+    let suffix = line.get(..SUFFIX_BYTES).unwrap_or(line);
+    if !suffix
+        .iter()
+        .all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
+    {
+        return LineFault::Suffix;
+    }
+    let after_suffix = line.get(SUFFIX_BYTES..).unwrap_or_default();
+    let Some((colon, digits)) = after_suffix.split_first() else {
+        return LineFault::Colon;
+    };
+    if *colon != b':' {
+        return LineFault::Colon;
+    }
+    let count = digits
+        .iter()
+        .take_while(|digit| digit.is_ascii_digit())
+        .count();
+    if count == 0 || count > COUNT_DIGITS_MAX || digits.first() == Some(&b'0') {
+        return LineFault::Count;
+    }
+    LineFault::LineEnd
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check_in_pieces(body: &[u8], piece_bytes: usize) -> Result<u64, RangeBodyError> {
+        let mut check = RangeCheck::new();
+        for piece in body.chunks(piece_bytes.max(1)) {
+            check.push(piece)?;
+        }
+        check.finish()
+    }
+
+    /// The same rule, written for readability.
+    fn naive_is_valid(body: &[u8]) -> bool {
+        let Ok(text) = std::str::from_utf8(body) else {
+            return false;
+        };
+        let text = text.strip_suffix("\r\n").unwrap_or(text);
+        let mut previous = String::new();
+        for line in text.split("\r\n") {
+            let Some((suffix, count)) = line.split_once(':') else {
+                return false;
+            };
+            let suffix_is_valid =
+                suffix.len() == 35 && suffix.chars().all(|c| "0123456789ABCDEF".contains(c));
+            let count_is_valid = !count.is_empty()
+                && count.len() <= 10
+                && count.chars().all(|c| c.is_ascii_digit())
+                && !count.starts_with('0');
+            if !suffix_is_valid || !count_is_valid || suffix <= previous.as_str() {
+                return false;
+            }
+            suffix.clone_into(&mut previous);
+        }
+        true
+    }
+
+    fn line(suffix: u128, count: u64) -> String {
+        format!("{suffix:035X}:{count}\r\n")
+    }
+
+    fn fault(body: &str) -> (u64, LineFault) {
+        let error = check_in_pieces(body.as_bytes(), 1 << 20).expect_err("a fault");
+        for piece_bytes in 1..100 {
+            assert_eq!(
+                check_in_pieces(body.as_bytes(), piece_bytes),
+                Err(error),
+                "in pieces of {piece_bytes}"
+            );
+        }
+        (error.line, error.fault)
+    }
+
+    #[test]
+    fn each_fault_is_reported_with_its_line_for_any_division_of_the_body() {
+        let good = line(1, 7);
+        assert_eq!(fault(""), (1, LineFault::Empty));
+        assert_eq!(
+            fault("<!DOCTYPE html><html><head><title>Sign in</title></head></html>"),
+            (1, LineFault::Suffix)
+        );
+        assert_eq!(
+            fault(&format!("{good}{}", line(0xAB, 1).to_lowercase())),
+            (2, LineFault::Suffix)
+        );
+        assert_eq!(
+            fault(&format!("{good}{:035X};3\r\n", 2)),
+            (2, LineFault::Colon)
+        );
+        assert_eq!(
+            fault(&format!("{good}{:036X}:3\r\n", 2)),
+            (2, LineFault::Colon)
+        );
+        assert_eq!(fault(&line(1, 0)), (1, LineFault::Count));
+        assert_eq!(fault(&format!("{:035X}:007\r\n", 1)), (1, LineFault::Count));
+        assert_eq!(fault(&line(1, 12_345_678_901)), (1, LineFault::Count));
+        assert_eq!(
+            fault(&good.replace("\r\n", "\n").repeat(2)),
+            (1, LineFault::LineEnd)
+        );
+        assert_eq!(
+            fault(&format!("{good}{}", line(1, 9))),
+            (2, LineFault::Order)
+        );
+        assert_eq!(
+            fault(&format!("{}{good}", line(2, 9))),
+            (2, LineFault::Order)
+        );
+        assert_eq!(
+            fault(&format!("{good}{}", &line(2, 9)[..20])),
+            (2, LineFault::Truncated)
+        );
+        assert_eq!(
+            fault(&format!("{good}{:035X}:", 2)),
+            (2, LineFault::Truncated)
+        );
+        assert_eq!(
+            fault(&format!("{good}{:035X}:5\r", 2)),
+            (2, LineFault::Truncated)
+        );
+        assert_eq!(fault(&format!("{good}\r\n")), (2, LineFault::Suffix));
+        // Found by fuzzing: an invalid line of the maximum length, and a line that ends before its
+        // colon.
+        let longest = format!("{:035X}:4{}\r", 1, "x".repeat(10));
+        assert_eq!(longest.len(), LINE_BYTES_MAX);
+        assert_eq!(fault(&longest), (1, LineFault::LineEnd));
+        assert_eq!(fault(&format!("{:035X}\n", 1)), (1, LineFault::Colon));
+    }
+
+    #[test]
+    fn the_last_crlf_is_optional_and_the_largest_count_is_valid() {
+        let longest = format!("{}{}", line(1, 1), line(2, 9_999_999_999));
+        for piece_bytes in 1..120 {
+            assert_eq!(check_in_pieces(longest.as_bytes(), piece_bytes), Ok(2));
+            let without_end = longest.trim_end().as_bytes();
+            assert_eq!(check_in_pieces(without_end, piece_bytes), Ok(2));
+        }
+    }
+
+    fn body() -> impl Strategy<Value = String> {
+        let hash = (any::<u128>(), 1_u64..100_000);
+        (proptest::collection::vec(hash, 1..40), any::<bool>()).prop_map(|(mut hashes, ended)| {
+            hashes.sort_by_key(|(suffix, _)| *suffix);
+            hashes.dedup_by_key(|(suffix, _)| *suffix);
+            let text: String = hashes
+                .iter()
+                .map(|(suffix, count)| line(*suffix, *count))
+                .collect();
+            if ended {
+                text
+            } else {
+                text.trim_end().to_owned()
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_result_is_the_same_for_any_division_of_the_body(
+            body in "[0A]{33,37}[:0;]{0,2}[0-9]{0,12}[\r\n]{0,3}.{0,60}",
+            piece_bytes in 1_usize..60,
+        ) {
+            let whole = check_in_pieces(body.as_bytes(), 1 << 20);
+            prop_assert_eq!(check_in_pieces(body.as_bytes(), piece_bytes), whole);
+        }
+
+        #[test]
+        fn agrees_with_the_naive_check_on_valid_bodies(body in body(), piece_bytes in 1_usize..200) {
+            let lines = body.lines().count() as u64;
+            prop_assert!(naive_is_valid(body.as_bytes()));
+            prop_assert_eq!(check_in_pieces(body.as_bytes(), piece_bytes), Ok(lines));
+        }
+
+        #[test]
+        fn agrees_with_the_naive_check_on_damaged_bodies(
+            body in body(),
+            piece_bytes in 1_usize..200,
+            at in any::<prop::sample::Index>(),
+            byte in prop_oneof![Just(b'\n'), Just(b'\r'), Just(b':'), Just(b'0'), Just(b'f'), any::<u8>()],
+            how in 0..3,
+        ) {
+            let mut bytes = body.into_bytes();
+            let at = at.index(bytes.len());
+            match how {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, byte),
+                _ => { bytes.remove(at); }
+            }
+            let result = check_in_pieces(&bytes, piece_bytes);
+            prop_assert_eq!(result.is_ok(), naive_is_valid(&bytes));
+            prop_assert_eq!(check_in_pieces(&bytes, usize::MAX), result);
+        }
+
+        #[test]
+        fn any_bytes_are_checked_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), piece_bytes in 1_usize..99) {
+            prop_assert_eq!(check_in_pieces(&bytes, piece_bytes).is_ok(), naive_is_valid(&bytes));
+        }
+    }
+}

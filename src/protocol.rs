@@ -1,0 +1,21 @@
+//! The contract between the orchestrator and the component: jobs, answers, and the names and
+//! credentials that both sides share.
+//!
+//! In reading order: [`prefix`] names prefixes and ranges. [`job`] is the request, with the
+//! [`signed_url`] of the upload. [`event`] is a line of the answer; the last one carries a
+//! [`report`], with the [`crc32c`] of the tar, or a [`failure`]. [`configuration`] is set by the
+//! component's operator: the [`source`], the [`token`] and the [`authority`] of every allowed
+//! store. [`store_answer`] interprets the store's answers.
+
+pub mod authority;
+pub mod configuration;
+pub mod crc32c;
+pub mod event;
+pub mod failure;
+pub mod job;
+pub mod prefix;
+pub mod report;
+pub mod signed_url;
+pub mod source;
+pub mod store_answer;
+pub mod token;

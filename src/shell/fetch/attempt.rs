@@ -1,0 +1,297 @@
+//! Makes one attempt at a range: sends the request, then reads, decodes and validates the body.
+
+use super::Fetched;
+use crate::engine::chunk_pool::{BodyBytes, ChunkPool};
+use crate::engine::duplicate_detector::DuplicateDetector;
+use crate::engine::inflate;
+use crate::engine::range_body::RangeCheck;
+use crate::limits::{
+    BETWEEN_BYTES_TIMEOUT, CHUNK_BYTES, CONNECT_TIMEOUT, ETAG_BYTES_MAX, FIRST_BYTE_TIMEOUT,
+    RANGE_BYTES_MAX, RANGE_WIRE_BYTES_MAX, READ_BYTES_MAX, REQUEST_TIME_MAX,
+};
+use crate::protocol::failure::{Failure, FailureKind};
+use crate::protocol::prefix::RangeName;
+use crate::protocol::source::{Encoding, SourceUrl};
+use crate::protocol::store_answer::is_transient_status;
+use crate::shell::incoming::BodyReader;
+use crate::shell::outgoing::{
+    Peer, PendingResponse, Target, Timeouts, header, parsed_retry_after, request, transport_failure,
+};
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::time::{Duration, UNIX_EPOCH};
+use wasi::http::outgoing_handler;
+use wasi::http::types::{ErrorCode, Fields, IncomingResponse, Method};
+
+const TIMEOUTS: Timeouts = Timeouts {
+    connect: CONNECT_TIMEOUT,
+    first_byte: FIRST_BYTE_TIMEOUT,
+    between_bytes: BETWEEN_BYTES_TIMEOUT,
+};
+
+/// The only status that carries a range.
+const OK: u16 = 200;
+
+/// Room made at a time for a body of unknown length, in bytes.
+const UNKNOWN_LENGTH_ROOM_BYTES: usize = 2 * CHUNK_BYTES;
+
+/// Requests ranges from the source.
+pub(super) struct RangeClient {
+    source: SourceUrl,
+    headers: Fields,
+    /// What each failure message begins with.
+    operation: String,
+    pool: Rc<ChunkPool>,
+    requests: Cell<u64>,
+    is_throttled: Cell<bool>,
+    duplicate_detector: RefCell<DuplicateDetector>,
+}
+
+/// An attempt that failed.
+pub(super) struct FailedAttempt {
+    pub(super) failure: Failure,
+    /// The source's Retry-After.
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl From<Failure> for FailedAttempt {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            retry_after: None,
+        }
+    }
+}
+
+/// The parts of a response's head that matter.
+struct Head {
+    content_length: Option<usize>,
+    is_gzip: bool,
+    etag: String,
+    modified_seconds: u64,
+}
+
+impl RangeClient {
+    pub(super) fn new(
+        source: &SourceUrl,
+        encoding: Encoding,
+        pool: Rc<ChunkPool>,
+    ) -> Result<Self, Failure> {
+        let agent = concat!("prefix-tar/", env!("CARGO_PKG_VERSION"));
+        let headers = [
+            ("user-agent", agent),
+            ("accept", "text/plain"),
+            ("accept-encoding", encoding.as_str()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+        let headers = Fields::from_list(&headers).map_err(|error| {
+            let message = format!("the host rejected the headers of a range request: {error:?}");
+            Failure::permanent(FailureKind::Configuration, message)
+        })?;
+        Ok(Self {
+            source: source.clone(),
+            headers,
+            operation: format!("GET from {source}"),
+            pool,
+            requests: Cell::new(0),
+            is_throttled: Cell::new(false),
+            duplicate_detector: RefCell::default(),
+        })
+    }
+
+    pub(super) const fn requests(&self) -> u64 {
+        self.requests.get()
+    }
+
+    pub(super) fn take_throttled(&self) -> bool {
+        self.is_throttled.take()
+    }
+
+    /// Fetches one range with a single request.
+    pub(super) async fn get(&self, range: RangeName) -> Result<Fetched, FailedAttempt> {
+        let response = self.send(range).await?;
+        let head = self.read_head(&response)?;
+        let received = self
+            .read_body(&response, range, head.content_length)
+            .await?;
+        let body = if head.is_gzip {
+            self.inflate(received, range).await?
+        } else {
+            received
+        };
+        let hashes = self.check(&body)?;
+        self.check_not_duplicate(range, &body)?;
+        Ok(Fetched {
+            range,
+            body,
+            hashes,
+            etag: head.etag,
+            modified_seconds: head.modified_seconds,
+        })
+    }
+
+    async fn send(&self, range: RangeName) -> Result<IncomingResponse, Failure> {
+        let source = &self.source;
+        let target = Target {
+            is_https: source.is_https(),
+            authority: source.authority().as_str(),
+            path_and_query: &source.range_path(range),
+        };
+        let request = request(&Method::Get, &target, self.headers.clone())
+            .ok_or_else(|| self.transport_failure(&ErrorCode::HttpRequestUriInvalid))?;
+        self.requests.set(self.requests.get() + 1);
+        let sent = outgoing_handler::handle(request, Some(TIMEOUTS.to_options()))
+            .map_err(|code| self.transport_failure(&code))?;
+        let mut pending = PendingResponse::new(sent);
+        poll_fn(|context| pending.poll(context))
+            .await
+            .map_err(|code| self.transport_failure(&code))
+    }
+
+    fn read_head(&self, response: &IncomingResponse) -> Result<Head, FailedAttempt> {
+        let status = response.status();
+        if status != OK {
+            return Err(self.status_failure(status, response));
+        }
+        let headers = response.headers();
+        let content_length = header(&headers, "content-length")
+            .and_then(|text| text.parse::<u64>().ok())
+            .map(usize::try_from);
+        let content_length = match content_length {
+            None => None,
+            Some(Ok(bytes)) if bytes <= RANGE_WIRE_BYTES_MAX => Some(bytes),
+            Some(_) => return Err(self.too_large().into()),
+        };
+        let is_gzip = match header(&headers, "content-encoding").as_deref() {
+            None | Some("" | "identity") => false,
+            Some("gzip" | "x-gzip") => true,
+            Some(_) => {
+                let fault = "its content-encoding was not requested";
+                return Err(self.invalid_range(fault).into());
+            }
+        };
+        let etag = header(&headers, "etag")
+            .filter(|etag| etag.len() <= ETAG_BYTES_MAX)
+            .unwrap_or_default();
+        let modified_seconds = header(&headers, "last-modified")
+            .and_then(|text| httpdate::parse_http_date(&text).ok())
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+            .map_or(0, |since| since.as_secs());
+        Ok(Head {
+            content_length,
+            is_gzip,
+            etag,
+            modified_seconds,
+        })
+    }
+
+    async fn read_body(
+        &self,
+        response: &IncomingResponse,
+        range: RangeName,
+        content_length: Option<usize>,
+    ) -> Result<BodyBytes, Failure> {
+        let mut reader = BodyReader::of_response(response)
+            .ok_or_else(|| self.transport_failure(&ErrorCode::HttpResponseIncomplete))?;
+        let mut body = BodyBytes::new(&self.pool, range.index());
+        loop {
+            let expected = match content_length {
+                Some(length) => length.saturating_sub(body.len()),
+                None if body.room() == 0 => UNKNOWN_LENGTH_ROOM_BYTES,
+                None => 0,
+            };
+            body.make_room(expected).await;
+            // A complete body has no room left: reading one byte more finds its end.
+            let piece = reader
+                .read(body.room().clamp(1, READ_BYTES_MAX))
+                .await
+                .map_err(|code| self.transport_failure(&code))?;
+            let Some(piece) = piece else { break };
+            if body.len() + piece.len() > RANGE_WIRE_BYTES_MAX {
+                return Err(self.too_large());
+            }
+            body.make_room(piece.len()).await;
+            body.append(&piece)
+                .map_err(|error| self.invalid_range(error))?;
+        }
+        match content_length {
+            Some(length) if length != body.len() => {
+                Err(self.transport_failure(&ErrorCode::HttpResponseIncomplete))
+            }
+            _ => Ok(body),
+        }
+    }
+
+    async fn inflate(&self, received: BodyBytes, range: RangeName) -> Result<BodyBytes, Failure> {
+        let failure = |error| self.invalid_range(error);
+        let stated = inflate::stated_bytes(&received).map_err(failure)?;
+        let mut decoded = BodyBytes::new(&self.pool, range.index());
+        decoded.make_room(stated).await;
+        inflate::inflate(&received, &mut decoded).map_err(failure)?;
+        Ok(decoded)
+    }
+
+    /// Validates the body and counts its lines.
+    fn check(&self, body: &BodyBytes) -> Result<u64, Failure> {
+        let mut check = RangeCheck::new();
+        body.pieces()
+            .try_for_each(|piece| check.push(piece))
+            .and_then(|()| check.finish())
+            .map_err(|error| self.invalid_range(error))
+    }
+
+    fn check_not_duplicate(&self, range: RangeName, body: &BodyBytes) -> Result<(), Failure> {
+        let first = body.pieces().next().and_then(<[u8]>::first_chunk);
+        let Some(first) = first else { return Ok(()) };
+        let added = self.duplicate_detector.borrow_mut().add(range, first);
+        added.map_err(|other| self.invalid_range(format_args!("it is the body of {other}")))
+    }
+
+    /// The attempt did not finish within [`REQUEST_TIME_MAX`].
+    pub(super) fn timeout(&self) -> Failure {
+        let message = format!(
+            "{} did not finish within {} s",
+            self.operation,
+            REQUEST_TIME_MAX.as_secs()
+        );
+        Failure::transient(FailureKind::SourceTimeout, message)
+    }
+
+    fn transport_failure(&self, code: &ErrorCode) -> Failure {
+        transport_failure(Peer::Source, &self.operation, code)
+    }
+
+    fn status_failure(&self, status: u16, response: &IncomingResponse) -> FailedAttempt {
+        let redirect = match status {
+            300..=399 => "; redirects are not followed",
+            _ => "",
+        };
+        let message = format!("{} answered {status}{redirect}", self.operation);
+        if !is_transient_status(status) {
+            let failure = Failure::permanent(FailureKind::SourceStatus, message);
+            return failure.with_status(status).into();
+        }
+        if matches!(status, 429 | 503) {
+            self.is_throttled.set(true);
+        }
+        FailedAttempt {
+            failure: Failure::transient(FailureKind::SourceStatus, message).with_status(status),
+            retry_after: parsed_retry_after(&response.headers()),
+        }
+    }
+
+    /// Transient, since a cache or a proxy on the way may have damaged the body.
+    fn invalid_range(&self, fault: impl std::fmt::Display) -> Failure {
+        let message = format!("{} answered with an invalid range: {fault}", self.operation);
+        Failure::transient(FailureKind::RangeInvalid, message).with_status(OK)
+    }
+
+    fn too_large(&self) -> Failure {
+        let message = format!(
+            "{} answered with more than {RANGE_BYTES_MAX} bytes, the limit for a range",
+            self.operation
+        );
+        Failure::permanent(FailureKind::RangeTooLarge, message).with_status(OK)
+    }
+}

@@ -1,0 +1,303 @@
+//! What `store` answers, over a real socket, to requests that Google's client signs.
+
+use crate::harness::fetch;
+use bytes::Bytes;
+use emulator::key::ServiceAccountKey;
+use emulator::permissions::{Permissions, Role};
+use emulator::signature::Verifier;
+use emulator::{Buckets, Emulator};
+use http::{Method, Request, Response};
+use http_body_util::Full;
+use orchestrator::destination::folder::serve;
+use orchestrator::http_server::HttpServer;
+use orchestrator::sign::UrlSigner;
+use prefix_tar::protocol::signed_url::SignedUrl;
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+struct Store {
+    server: HttpServer,
+    signer: UrlSigner,
+    folder: tempfile::TempDir,
+}
+
+impl Store {
+    async fn start() -> Self {
+        Self::permitting(Permissions::ALL).await
+    }
+
+    async fn permitting(permissions: Permissions) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join("bucket")).expect("a bucket");
+        let key = ServiceAccountKey::generate().expect("a key");
+        let buckets = Buckets::In(folder.path().to_owned());
+        let verifier = Verifier::trusting(&key).expect("a verifier");
+        let store = Emulator::with_permissions(buckets, verifier, permissions);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let server = serve(listener, store).expect("a server");
+        let endpoint = format!("http://{}", server.address());
+        Self {
+            signer: UrlSigner::new(&key, endpoint, "bucket".to_owned()).expect("a signer"),
+            server,
+            folder,
+        }
+    }
+
+    async fn sign(&self, method: &Method, object: &str, headers: &[(&str, &str)]) -> SignedUrl {
+        let headers: BTreeMap<String, String> = headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        self.signer
+            .sign(method.clone(), object, &headers, Duration::from_secs(60))
+            .await
+            .expect("signed")
+    }
+
+    /// Signs and sends. `unsigned` headers are sent without being signed.
+    async fn ask(
+        &self,
+        method: Method,
+        object: &str,
+        body: &'static str,
+        signed: &[(&str, &str)],
+        unsigned: &[(&str, &str)],
+    ) -> Response<Bytes> {
+        let url = self.sign(&method, object, signed).await;
+        let mut request = Request::builder().method(method).uri(url.expose_secret());
+        for (name, value) in signed.iter().chain(unsigned) {
+            request = request.header(*name, *value);
+        }
+        let body = Full::new(Bytes::from_static(body.as_bytes()));
+        fetch(request.body(body).expect("a request")).await
+    }
+
+    async fn put(
+        &self,
+        object: &str,
+        body: &'static str,
+        signed: &[(&str, &str)],
+    ) -> Response<Bytes> {
+        self.ask(Method::PUT, object, body, signed, &[]).await
+    }
+
+    fn files(&self) -> Vec<String> {
+        crate::harness::files_of(&self.folder.path().join("bucket"))
+            .into_keys()
+            .collect()
+    }
+
+    /// Sends bytes as they are and reads what comes back until the end. A request that `is_cut` is followed by
+    /// the end of the connection.
+    fn send_raw(&self, request: &str, is_cut: bool) -> String {
+        let mut stream = TcpStream::connect(self.server.address()).expect("connected");
+        stream.write_all(request.as_bytes()).expect("sent");
+        if is_cut {
+            stream
+                .shutdown(std::net::Shutdown::Write)
+                .expect("half closed");
+        }
+        let mut answer = String::new();
+        // A connection that is reset has no more to say.
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    }
+}
+
+fn code(response: &Response<Bytes>) -> (u16, String) {
+    let text = String::from_utf8_lossy(response.body()).into_owned();
+    let code = text
+        .split_once("<Code>")
+        .and_then(|(_, rest)| rest.split_once("</Code>"))
+        .map_or("", |(code, _)| code);
+    (response.status().as_u16(), code.to_owned())
+}
+
+fn refused(status: u16, code: &str) -> (u16, String) {
+    (status, code.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_is_put_looked_at_read_in_parts_and_deleted() {
+    let store = Store::start().await;
+    let name = "a path/Ä+%.tar";
+    let put = store
+        .put(name, "123456789", &[("content-type", "application/x-tar")])
+        .await;
+    assert_eq!(put.status(), 200);
+    assert_eq!(put.headers()["x-goog-hash"], "crc32c=4waSgw==");
+    let generation = put.headers()["x-goog-generation"].clone();
+
+    let head = store.ask(Method::HEAD, name, "", &[], &[]).await;
+    assert_eq!(head.status(), 200);
+    assert_eq!(head.headers()["content-length"], "9");
+    assert_eq!(head.headers()["x-goog-generation"], generation);
+    assert_eq!(head.headers()["x-goog-hash"], put.headers()["x-goog-hash"]);
+    assert_eq!(head.headers()["etag"], put.headers()["etag"]);
+
+    let get = store.ask(Method::GET, name, "", &[], &[]).await;
+    assert_eq!(get.body(), "123456789");
+    let part = store
+        .ask(Method::GET, name, "", &[], &[("range", "bytes=2-4")])
+        .await;
+    assert_eq!(part.status(), 206);
+    assert_eq!(part.body(), "345");
+    assert_eq!(part.headers()["content-range"], "bytes 2-4/9");
+    let beyond = store
+        .ask(Method::GET, name, "", &[], &[("range", "bytes=9-")])
+        .await;
+    assert_eq!(code(&beyond), refused(416, "InvalidRange"));
+
+    let deleted = store.ask(Method::DELETE, name, "", &[], &[]).await;
+    assert_eq!(deleted.status(), 204);
+    let gone = store.ask(Method::GET, name, "", &[], &[]).await;
+    assert_eq!(code(&gone), refused(404, "NoSuchKey"));
+}
+
+/// Names that an object may have, with what a URL, a shell or an XML document would make something else of.
+const ODD_NAMES: [&str; 12] = [
+    "a b.tar",
+    "a+b.tar",
+    "100%.tar",
+    "100%25.tar",
+    "\u{e4}/\u{65e5}\u{672c}.tar",
+    "a?b=c&d.tar",
+    "a#b.tar",
+    "a;b,c.tar",
+    "a'b\"c<d>.tar",
+    "~a!b(c)*.tar",
+    "a|b^`{}[].tar",
+    "a:b@c$d.tar",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signature_is_good_for_its_method_its_object_and_its_headers_whatever_the_object_is_called()
+ {
+    let store = Store::start().await;
+    let extra = [
+        ("x-goog-meta-note", "  two   spaces, \"quotes\" "),
+        ("x-goog-storage-class", "NEARLINE"),
+        ("cache-control", "public, max-age=3600"),
+        ("content-type", "application/x-tar"),
+    ];
+    for name in ODD_NAMES {
+        let put = store.put(name, "123456789", &extra).await;
+        assert_eq!(put.status(), 200, "PUT of {name}: {:?}", put.body());
+        let meta = [("x-goog-meta-asked", "by whom")];
+        let head = store.ask(Method::HEAD, name, "", &meta, &[]).await;
+        assert_eq!(head.status(), 200, "HEAD of {name}");
+        assert_eq!(head.headers()["content-length"], "9", "{name}");
+        let get = store.ask(Method::GET, name, "", &meta, &[]).await;
+        assert_eq!(
+            (get.status().as_u16(), &get.body()[..]),
+            (200, &b"123456789"[..]),
+            "GET of {name}"
+        );
+
+        // A URL for one method is none for another, and a URL for one object is none for its neighbour.
+        let url = store.sign(&Method::GET, name, &[]).await;
+        let put = Request::put(url.expose_secret()).body(Full::from("x"));
+        let put = fetch(put.expect("a request")).await;
+        assert_eq!(code(&put), refused(403, "SignatureDoesNotMatch"), "{name}");
+        let neighbour = url.expose_secret().replacen(".tar?", ".tas?", 1);
+        let get = Request::get(neighbour).body(Full::default());
+        let get = fetch(get.expect("a request")).await;
+        assert_eq!(code(&get), refused(403, "SignatureDoesNotMatch"), "{name}");
+        let later = url.expose_secret().replacen("Expires=60", "Expires=61", 1);
+        let get = Request::get(later).body(Full::default());
+        let get = fetch(get.expect("a request")).await;
+        assert_eq!(code(&get), refused(403, "SignatureDoesNotMatch"), "{name}");
+
+        let deleted = store.ask(Method::DELETE, name, "", &[], &[]).await;
+        assert_eq!(deleted.status(), 204, "DELETE of {name}");
+        let gone = store.ask(Method::GET, name, "", &[], &[]).await;
+        assert_eq!(code(&gone), refused(404, "NoSuchKey"), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_and_checksums_are_kept() {
+    let store = Store::start().await;
+    let create = [("x-goog-if-generation-match", "0")];
+    let first = store.put("x", "1", &create).await;
+    assert_eq!(first.status(), 200);
+    let again = store.put("x", "2", &create).await;
+    assert_eq!(code(&again), refused(412, "PreconditionFailed"));
+    let generation = first.headers()["x-goog-generation"].to_str().expect("text");
+    let over = store
+        .put("x", "2", &[("x-goog-if-generation-match", generation)])
+        .await;
+    assert_eq!(over.status(), 200);
+
+    let wrong = store
+        .put("y", "1", &[("x-goog-hash", "crc32c=AAAAAA==")])
+        .await;
+    assert_eq!(code(&wrong), refused(400, "BadDigest"));
+    let long = store
+        .put("y", "1234", &[("x-goog-content-length-range", "0,3")])
+        .await;
+    assert_eq!(code(&long), refused(400, "EntityTooLarge"));
+    assert_eq!(store.files(), ["x"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_only_create_objects_replaces_none_and_keeps_to_its_own_conditions() {
+    let store = Store::permitting(Permissions::of_roles(&[Role::ObjectCreator])).await;
+    let another = [("x-goog-if-generation-match", "5")];
+    let put = store.put("x", "1", &another).await;
+    assert_eq!(code(&put), refused(412, "PreconditionFailed"));
+    assert_eq!(store.put("x", "1", &[]).await.status(), 200);
+    for signed in [&[][..], &another, &[("x-goog-if-generation-match", "0")]] {
+        let put = store.put("x", "2", signed).await;
+        assert_eq!(code(&put), refused(403, "AccessDenied"));
+    }
+    for method in [Method::GET, Method::DELETE] {
+        let answer = store.ask(method, "x", "", &[], &[]).await;
+        assert_eq!(code(&answer), refused(403, "AccessDenied"));
+    }
+    assert_eq!(store.files(), ["x"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_signed_is_refused() {
+    let store = Store::start().await;
+    let unsigned = format!("http://{}/bucket/x", store.server.address());
+    let request = Request::put(unsigned)
+        .body(Full::default())
+        .expect("a request");
+    assert_eq!(code(&fetch(request).await), refused(403, "AccessDenied"));
+    let extra = store
+        .ask(
+            Method::PUT,
+            "x",
+            "1",
+            &[],
+            &[("content-type", "text/plain")],
+        )
+        .await;
+    assert_eq!(code(&extra), refused(400, "MalformedSecurityHeader"));
+    for name in ["../x", "a/../x", ".prefix-tar-upload-x"] {
+        let refusal = store.put(name, "1", &[]).await;
+        assert_eq!(refusal.status().as_u16() / 100, 4, "{name}");
+    }
+    assert_eq!(store.files(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_without_a_length_or_short_of_it_leaves_nothing() {
+    let store = Store::start().await;
+    let url = store.sign(&Method::PUT, "x", &[]).await;
+    let target = url.expose_path_and_query();
+    let head = format!("PUT {target} HTTP/1.1\r\nhost: {}\r\n", url.authority());
+    let chunked = format!(
+        "{head}transfer-encoding: chunked\r\nconnection: close\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+    );
+    let chunked = store.send_raw(&chunked, false);
+    assert!(chunked.starts_with("HTTP/1.1 411"), "{chunked}");
+    assert!(chunked.contains("MissingContentLength"), "{chunked}");
+    store.send_raw(&format!("{head}content-length: 100\r\n\r\nonly this"), true);
+    assert_eq!(store.files(), Vec::<String>::new());
+}
