@@ -1,4 +1,4 @@
-# Everything here sets up what it needs, on a machine that has rustup, a C compiler and make.
+# Every target sets up what it needs on a machine that has rustup, a C compiler and make.
 
 TARGET := wasm32-wasip2
 CARGO := cargo
@@ -6,9 +6,15 @@ CARGO := cargo
 FUZZ_SECONDS ?= 300
 FUZZ_TARGETS := range_check job signature range_request
 
-.PHONY: help demo test soak fuzz build bench lint toolchain
+SCHEMAS := run-event component-event report manifest
 
-help: ## What can be made
+# Every crate with its features, a line each.
+FEATURES := $(CARGO) tree --locked --prefix none --format '{p} [{f}]'
+SORTED := sed 's/ (\*)$$//; s/ (proc-macro)//' | sort -u
+
+.PHONY: help demo test soak fuzz build dist schemas bench lint toolchain
+
+help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
 
 toolchain:
@@ -18,30 +24,44 @@ toolchain:
 demo: toolchain ## See it work, offline, and what it costs
 	$(CARGO) run --release --locked --package orchestrator -- demo
 
-test: toolchain ## Every test
+test: toolchain ## Run every test
 	$(CARGO) test --release --locked --workspace
 
-soak: toolchain ## The long tests: faults for five seeds, peers that are not there, and how long a prefix takes from far away
+soak: toolchain ## Run the long tests: five seeds of faults, silent peers, and prefixes from far away
 	$(CARGO) test --release --locked --package orchestrator --test end_to_end -- --ignored --nocapture
 
-fuzz: toolchain ## Every fuzz target for FUZZ_SECONDS (needs cargo-fuzz)
+fuzz: toolchain ## Run every fuzz target for FUZZ_SECONDS (needs cargo-fuzz)
 	@for target in $(FUZZ_TARGETS); do \
 		(cd tests/fuzz && $(CARGO) fuzz run --fuzz-dir . --sanitizer none $$target -- \
 			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -print_final_stats=1) || exit 1; \
 	done
 
-build: toolchain ## The orchestrator, with the component in it: target/release/orchestrator
+build: toolchain ## Build target/release/orchestrator, with the component in it
 	$(CARGO) build --release --locked --package orchestrator
 
-bench: build ## Speed and memory beside curl and tar, as ratios (needs nginx, curl, tar, GNU time, bc)
+dist: build ## Make a tarball with the program, the component, man pages and completions
+	deploy/dist
+
+schemas: build ## Write the JSON schemas of events, reports and the manifest to docs/schemas
+	@mkdir -p docs/schemas
+	@for schema in $(SCHEMAS); do \
+		target/release/orchestrator schema $$schema > docs/schemas/$$schema.json || exit 1; \
+	done
+
+bench: build ## Measure speed and memory beside curl and tar, as ratios (needs nginx, curl, tar, GNU time, bc)
 	bench/run target/release/orchestrator
 
-lint: toolchain ## Format, lints, documentation and dependencies
+lint: toolchain ## Check format, lints, spelling, documentation and dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked --package prefix-tar --lib --profile component --target $(TARGET) -- -D warnings
 	$(CARGO) check --locked --manifest-path tests/fuzz/Cargo.toml --lib --bins --target-dir target/fuzz
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps --document-private-items
 	$(CARGO) deny --workspace --locked check bans licenses sources
+	typos
+	@echo "one build must serve the program and the tests"
+	@$(FEATURES) --package orchestrator --edges normal,build | $(SORTED) >target/features-program
+	@$(FEATURES) --workspace --edges normal,build,dev | $(SORTED) >target/features-tests
+	@! comm -23 target/features-program target/features-tests | grep .
 	@echo "the component must not depend on tokio"
 	@! $(CARGO) tree --locked --package prefix-tar --target $(TARGET) --edges normal --prefix none | grep -q '^tokio '
