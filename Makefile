@@ -62,6 +62,8 @@ lint: toolchain ## Check format, lints, spelling, documentation and dependencies
 	@echo "one build must serve the program and the tests"
 	@$(FEATURES) --package orchestrator --edges normal,build | $(SORTED) >target/features-program
 	@$(FEATURES) --workspace --edges normal,build,dev | $(SORTED) >target/features-tests
-	@! comm -23 target/features-program target/features-tests | grep .
+	@awk 'NR == FNR {line[$$0]; crate[$$1 $$2]; next} \
+		($$1 $$2) in crate && !($$0 in line) {print "more features for the tests: " $$0; differs = 1} \
+		END {exit differs}' target/features-program target/features-tests
 	@echo "the component must not depend on tokio"
 	@! $(CARGO) tree --locked --package prefix-tar --target $(TARGET) --edges normal --prefix none | grep -q '^tokio '
