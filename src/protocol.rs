@@ -3,9 +3,10 @@
 //!
 //! In reading order: [`prefix`] names prefixes and ranges. [`job`] is the request, with the
 //! [`signed_url`] of the upload. [`event`] is a line of the answer; the last one carries a
-//! [`report`], with the [`crc32c`] of the tar, or a [`failure`]. [`configuration`] is set by the
-//! component's operator: the [`source`], the [`token`] and the [`authority`] of every allowed
-//! store. [`store_answer`] interprets the store's answers.
+//! [`report`], with the [`crc32c`] of the tar, or a [`failure`]. The orchestrator adds its
+//! [`run_id`] to reports. [`configuration`] is set by the component's operator: the [`source`], the
+//! [`token`] and the [`authority`] of every allowed store. [`store_answer`] interprets the store's
+//! answers.
 
 pub mod authority;
 pub mod configuration;
@@ -15,6 +16,7 @@ pub mod failure;
 pub mod job;
 pub mod prefix;
 pub mod report;
+pub mod run_id;
 pub mod signed_url;
 pub mod source;
 pub mod store_answer;

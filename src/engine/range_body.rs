@@ -16,8 +16,11 @@ pub const COUNT_DIGITS_MAX: usize = 10;
 /// The longest line: suffix, colon, count, CRLF.
 pub const LINE_BYTES_MAX: usize = SUFFIX_BYTES + 1 + COUNT_DIGITS_MAX + 2;
 
-/// The shortest line that can still end a body: suffix, colon, one digit.
-const LAST_LINE_BYTES_MIN: usize = SUFFIX_BYTES + 2;
+/// The shortest line: suffix, colon, one digit, CRLF.
+pub const LINE_BYTES_MIN: usize = SUFFIX_BYTES + 4;
+
+/// The shortest body, which is also the shortest line that can end one: suffix, colon, one digit.
+pub const BODY_BYTES_MIN: usize = SUFFIX_BYTES + 2;
 
 /// A fault in a body, and the line it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -193,7 +196,7 @@ impl RangeCheck {
         let carried = self.carry;
         let carried = carried.get(..self.carry_bytes).unwrap_or(&carried);
         let is_cut = !carried.contains(&b'\n')
-            && (carried.len() < LAST_LINE_BYTES_MIN || carried.ends_with(b"\r"));
+            && (carried.len() < BODY_BYTES_MIN || carried.ends_with(b"\r"));
         let with_end = carried.len() + 2;
         if let Some(copy) = line.get_mut(..carried.len()) {
             copy.copy_from_slice(carried);

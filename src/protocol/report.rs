@@ -1,8 +1,11 @@
 //! [`Report`]: what an invocation stored, and the index of its tar.
 
+use crate::engine::range_body::{BODY_BYTES_MIN, LINE_BYTES_MAX, LINE_BYTES_MIN};
 use crate::engine::tar;
+use crate::limits::{CONTENT_LENGTH_MAX, ETAG_BYTES_MAX, RANGE_BYTES_MAX};
 use crate::protocol::crc32c::Crc32c;
-use crate::protocol::prefix::{Prefix, RangeName};
+use crate::protocol::prefix::{Prefix, RANGES_PER_PREFIX, RangeName};
+use crate::protocol::run_id::RunId;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -29,6 +32,9 @@ pub struct Report {
     pub prefix: Prefix,
     /// The source's base URL.
     pub source: String,
+    /// The run that stored it. The orchestrator adds it; reports of version 0.1.0 have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
     /// Ranges in the tar: 4,096.
     pub ranges: u32,
     /// Hashes: the lines of all ranges.
@@ -57,7 +63,143 @@ pub struct Report {
     pub range_etags: Vec<String>,
 }
 
+/// A store's generation or ETag in a report, in bytes. GCS's have about 20 and 40.
+const STORE_TEXT_BYTES_MAX: usize = 256;
+
+/// Why a report cannot describe a tar of 4,096 valid ranges.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReportFault {
+    /// It does not count 4,096 ranges.
+    #[error("it counts {0} ranges, not 4096")]
+    Ranges(u32),
+    /// The index does not have one size and one ETag for each range.
+    #[error("its index has {sizes} sizes and {etags} ETags, not 4096 of each")]
+    Index {
+        /// Sizes in the index.
+        sizes: usize,
+        /// ETags in the index.
+        etags: usize,
+    },
+    /// No valid range has this size.
+    #[error("it gives {0} a size of {1} bytes, which no valid range has")]
+    RangeBytes(RangeName, u32),
+    /// The sizes add up to another sum.
+    #[error("its {stated} bytes of data are not the sum of its index, {sum}")]
+    DataBytes {
+        /// As stated.
+        stated: u64,
+        /// The sum over the index.
+        sum: u64,
+    },
+    /// So many hashes do not take so many bytes.
+    #[error("{hashes} hashes cannot take {data_bytes} bytes")]
+    Hashes {
+        /// As stated.
+        hashes: u64,
+        /// As stated.
+        data_bytes: u64,
+    },
+    /// The object is too short for its entries, or longer than any tar.
+    #[error("a tar of {0} bytes does not fit its index")]
+    ContentLength(u64),
+    /// Fewer requests than ranges, or another difference than the retries.
+    #[error("{requests} requests and {retries} retries do not fit 4096 ranges")]
+    Requests {
+        /// As stated.
+        requests: u64,
+        /// As stated.
+        retries: u64,
+    },
+    /// A duration that is negative or not a number.
+    #[error("its times are not durations")]
+    Seconds,
+    /// An ETag or a generation that is too long or has other characters than visible ASCII.
+    #[error("it has a generation or an ETag that is too long or not visible ASCII")]
+    StoreText,
+}
+
 impl Report {
+    /// Checks everything about the report that can be checked without the tar.
+    ///
+    /// # Errors
+    /// The first rule that the report breaks: no component of this version writes such a report.
+    pub fn check(&self) -> Result<(), ReportFault> {
+        if self.ranges != u32::from(RANGES_PER_PREFIX) {
+            return Err(ReportFault::Ranges(self.ranges));
+        }
+        let (sizes, etags) = (self.range_bytes.len(), self.range_etags.len());
+        if [sizes, etags] != [usize::from(RANGES_PER_PREFIX); 2] {
+            return Err(ReportFault::Index { sizes, etags });
+        }
+        self.check_sizes()?;
+        let spent = self.requests.checked_sub(u64::from(self.ranges));
+        if spent != Some(self.retries) {
+            return Err(ReportFault::Requests {
+                requests: self.requests,
+                retries: self.retries,
+            });
+        }
+        let Seconds {
+            fetch,
+            upload,
+            total,
+        } = self.seconds;
+        if ![fetch, upload, total]
+            .iter()
+            .all(|seconds| seconds.is_finite() && *seconds >= 0.0)
+        {
+            return Err(ReportFault::Seconds);
+        }
+        let is_text = |text: &str, bytes_max: usize| {
+            text.len() <= bytes_max && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+        };
+        let of_store = [&self.generation, &self.etag].into_iter().flatten();
+        let all_text = of_store
+            .into_iter()
+            .all(|text| is_text(text, STORE_TEXT_BYTES_MAX))
+            && self
+                .range_etags
+                .iter()
+                .all(|etag| is_text(etag, ETAG_BYTES_MAX));
+        if all_text {
+            Ok(())
+        } else {
+            Err(ReportFault::StoreText)
+        }
+    }
+
+    /// Checks the sizes in the index, and the sums that follow from them.
+    fn check_sizes(&self) -> Result<(), ReportFault> {
+        let (mut sum, mut entries_bytes) = (0, 0);
+        for (range, size) in self.prefix.ranges().zip(&self.range_bytes) {
+            if !(BODY_BYTES_MIN..=RANGE_BYTES_MAX).contains(&(*size as usize)) {
+                return Err(ReportFault::RangeBytes(range, *size));
+            }
+            sum += u64::from(*size);
+            entries_bytes += tar::entry_bytes(u64::from(*size));
+        }
+        if sum != self.data_bytes {
+            let stated = self.data_bytes;
+            return Err(ReportFault::DataBytes { stated, sum });
+        }
+        // The last line of each range may lack its line end, which has two bytes.
+        let line_ends_missing = 2 * u64::from(RANGES_PER_PREFIX);
+        let hashes_min = sum.div_ceil(LINE_BYTES_MAX as u64);
+        let hashes_max = (sum + line_ends_missing) / LINE_BYTES_MIN as u64;
+        let hashes_min = hashes_min.max(u64::from(RANGES_PER_PREFIX));
+        if !(hashes_min..=hashes_max).contains(&self.hashes) {
+            return Err(ReportFault::Hashes {
+                hashes: self.hashes,
+                data_bytes: sum,
+            });
+        }
+        let content_length_min = entries_bytes + tar::END_BYTES;
+        if !(content_length_min..=CONTENT_LENGTH_MAX).contains(&self.content_length) {
+            return Err(ReportFault::ContentLength(self.content_length));
+        }
+        Ok(())
+    }
+
     /// The bytes of the tar that hold the data of `range`, without its header and padding.
     ///
     /// `None` if `range` has another prefix or the report does not list it. Each call sums the
@@ -85,6 +227,7 @@ mod tests {
         Report {
             prefix: Prefix::from_number(0xAB),
             source: "http://127.0.0.1:8080".to_owned(),
+            run: None,
             ranges: 4096,
             hashes: 0,
             data_bytes: 0,
@@ -124,6 +267,72 @@ mod tests {
                 entries += 1;
             }
             prop_assert_eq!(entries, report.range_bytes.len());
+        }
+    }
+
+    /// A report that breaks no rule: 4,096 ranges of two lines each.
+    fn valid_report() -> Report {
+        let size = 2 * LINE_BYTES_MIN as u32;
+        let data_bytes = 4096 * u64::from(size);
+        Report {
+            hashes: 2 * 4096,
+            data_bytes,
+            content_length: tar::tar_bytes(4096 * tar::entry_bytes(u64::from(size))),
+            requests: 4097,
+            retries: 1,
+            generation: Some("1767225600000000".to_owned()),
+            etag: Some("\"CJ=\"".to_owned()),
+            ..report(vec![size; 4096])
+        }
+    }
+
+    #[test]
+    fn a_report_is_checked_against_every_rule_that_needs_no_tar() {
+        let valid = valid_report();
+        assert_eq!(valid.check(), Ok(()));
+        let broken = |change: &dyn Fn(&mut Report)| {
+            let mut report = valid.clone();
+            change(&mut report);
+            report.check().expect_err("a broken rule")
+        };
+        assert_eq!(broken(&|report| report.ranges = 1), ReportFault::Ranges(1));
+        for change in [
+            (|report| report.range_bytes.clear()) as fn(&mut Report),
+            |report| report.range_bytes.truncate(4095),
+            |report| report.range_bytes.push(78),
+            |report| report.range_etags.clear(),
+        ] {
+            assert!(matches!(broken(&change), ReportFault::Index { .. }));
+        }
+        let range = "ABFFF".parse().expect("a range");
+        for size in [0, 36, RANGE_BYTES_MAX as u32 + 1] {
+            assert_eq!(
+                broken(&|report| report.range_bytes[4095] = size),
+                ReportFault::RangeBytes(range, size)
+            );
+        }
+        let fault = broken(&|report| report.range_bytes[7] += 1);
+        assert!(matches!(fault, ReportFault::DataBytes { .. }));
+        for hashes in [0, 4095, 6655, 8403] {
+            let fault = broken(&|report| report.hashes = hashes);
+            assert!(matches!(fault, ReportFault::Hashes { .. }), "{hashes}");
+        }
+        for content_length in [0, valid.content_length - 10_240, u64::MAX] {
+            assert_eq!(
+                broken(&|report| report.content_length = content_length),
+                ReportFault::ContentLength(content_length)
+            );
+        }
+        let fault = broken(&|report| report.retries = 0);
+        assert!(matches!(fault, ReportFault::Requests { .. }));
+        let fault = broken(&|report| report.seconds.total = f64::NAN);
+        assert_eq!(fault, ReportFault::Seconds);
+        for change in [
+            (|report| report.etag = Some("\u{1b}[2J".to_owned())) as fn(&mut Report),
+            |report| report.generation = Some("1\n2".to_owned()),
+            |report| report.range_etags[9] = "x".repeat(ETAG_BYTES_MAX + 1),
+        ] {
+            assert_eq!(broken(&change), ReportFault::StoreText);
         }
     }
 

@@ -60,6 +60,7 @@ impl Index {
         Report {
             prefix: summary.prefix,
             source: summary.source,
+            run: None,
             ranges,
             hashes: self.hashes,
             data_bytes: self.data_bytes,

@@ -63,6 +63,7 @@ fn report(prefix: Prefix) -> Report {
     Report {
         prefix,
         source: "http://127.0.0.1:1".to_owned(),
+        run: None,
         ranges: 4096,
         hashes: 1,
         data_bytes: 2,
