@@ -43,7 +43,7 @@ pub const BODY_POOL_SAMPLE_BYTES: usize = LENGTH_SAMPLE_BYTES_MAX as usize
 /// range that everything waits for. With ranges of 75 KB it allows about 40 requests.
 pub const EXPECTED_BYTES_MAX: usize = 4096 * KIB;
 
-/// Range requests in flight if the job does not set them.
+/// Range requests in flight if the job sets no window.
 pub const WINDOW_DEFAULT: u16 = 64;
 
 /// The most range requests in flight that a job may set.

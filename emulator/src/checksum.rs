@@ -9,8 +9,8 @@ use std::fmt;
 pub struct Crc32c(pub u32);
 
 impl Crc32c {
-    /// Extends the checksum of some bytes to the checksum of these bytes after them. It starts from
-    /// [`Crc32c::default`], the checksum of no bytes.
+    /// Extends a checksum by the bytes that follow. It starts from [`Crc32c::default`], the
+    /// checksum of no bytes.
     #[must_use]
     pub fn append(self, bytes: &[u8]) -> Self {
         Self(crc32c::crc32c_append(self.0, bytes))

@@ -22,7 +22,7 @@ use tokio_util::io::ReaderStream;
 /// The size of one read from an object's file, in bytes.
 const READ_BYTES: usize = 128 * 1024;
 
-/// How often an object is looked up and opened again because it was replaced in between.
+/// How often an object is looked up and opened again if it is replaced in between.
 const OPEN_ATTEMPTS_MAX: u32 = 8;
 
 fn read_error(error: &io::Error) -> StoreError {

@@ -111,8 +111,8 @@ impl Emulator {
         response
     }
 
-    /// Answers one request. A body that was read to its end, or that broke off, is `None`
-    /// afterwards; what is left of any other can be dropped or drained.
+    /// Answers one request. Sets `body` to `None` if it was read to its end or broke off. Otherwise
+    /// the caller can drop or drain the rest.
     pub async fn answer<RequestBody>(
         &self,
         parts: &http::request::Parts,

@@ -36,7 +36,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// A text is not the name of a [`Role`].
+/// The text is not the name of a [`Role`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a role is objectCreator, objectViewer or objectUser")]
 pub struct RoleError;

@@ -1,5 +1,4 @@
-//! Reads archives: the one place that knows where a manifest, a report and a tar are, and how to read them from a
-//! folder or a bucket. Everybody reads through [`Archive`]; nothing here writes.
+//! Reads archives from a folder or a bucket, through the trait [`Archive`]. Nothing here writes.
 
 pub mod bucket;
 pub mod folder;
@@ -95,13 +94,13 @@ pub trait Archive: Send + Sync {
     /// The metadata of a prefix's tar. In a folder, this may read the whole tar for its checksum.
     ///
     /// # Errors
-    /// The store or the folder does not say.
+    /// The store or the folder cannot be read.
     async fn object(&self, prefix: Prefix) -> Result<Option<StoredObject>, ReadError>;
 
     /// Whether a prefix has a tar.
     ///
     /// # Errors
-    /// The store or the folder does not say.
+    /// The store or the folder cannot be read.
     async fn has_tar(&self, prefix: Prefix) -> Result<bool, ReadError>;
 
     /// Opens a prefix's tar from its beginning.

@@ -37,7 +37,7 @@ Examples:
   orchestrator verify ./archive              read it back and check every byte
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C or SIGTERM.
-Set PREFIX_TAR_LOG=debug to log to stderr.";
+Set PREFIX_TAR_LOG=debug for debug logs on stderr.";
 
 /// Mirrors the Pwned Passwords range API into 256 tars, one WebAssembly invocation per prefix.
 #[derive(Debug, Parser)]

@@ -19,7 +19,7 @@ use std::time::Duration;
 /// How much longer a signed URL lives than the invocation that uses it.
 const EXPIRY_MARGIN: Duration = Duration::from_secs(60);
 
-/// Why a destination did not do what the run asked for.
+/// Why an operation on a destination failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DestinationError {
     /// An upload could not be signed.
@@ -49,7 +49,7 @@ pub enum DestinationError {
         /// The checksum of what was sent.
         expected: String,
     },
-    /// Anything that another attempt cannot mend.
+    /// Any other error, which a retry cannot fix.
     #[error("{0}")]
     Other(String),
 }
@@ -90,20 +90,21 @@ impl From<DestinationError> for Failure {
 /// Where a run writes its archive.
 #[async_trait::async_trait]
 pub trait Destination: Send + Sync {
-    /// The origin that the component has to reach for its uploads.
+    /// The origin that the component uploads to.
     fn origin(&self) -> &Origin;
 
     /// Reads what the archive already holds.
     fn archive(&self) -> &dyn Archive;
 
-    /// Prepares a run: removes the manifest, which stops being true.
+    /// Prepares a run: removes the manifest, which is no longer true.
     async fn begin(&self) -> Result<(), DestinationError>;
 
-    /// Prepares an attempt at `prefix`: signs a PUT that replaces exactly the generation that is there now. A folder
-    /// also removes the earlier report; in a bucket, its checksum tells it from the new one.
+    /// Prepares an attempt at `prefix`: signs a PUT that replaces exactly the generation that is
+    /// there now. A folder also removes the earlier report; in a bucket, its checksum distinguishes
+    /// it from the new one.
     async fn prepare(&self, prefix: Prefix) -> Result<Upload, DestinationError>;
 
-    /// Removes the tar of a prefix if it still has this generation: it is not what was sent.
+    /// Removes the tar of a prefix, which is not what was sent, if it still has this generation.
     async fn discard(&self, prefix: Prefix, generation: &str) -> Result<(), DestinationError>;
 
     /// Writes a report, whole or not at all.

@@ -22,8 +22,8 @@ pub const HASHES_PER_RANGE: u32 = 1_950;
 /// room above its mean.
 pub const HASHES_PER_RANGE_MAX: u32 = 6_000;
 
-/// Passwords and their counts. Each is in its range whenever that is generated, so look-ups can be
-/// tested.
+/// Passwords and their counts. Each is in its range whenever that range is generated, so look-ups
+/// can be tested.
 pub const TEST_PASSWORDS: [(&str, u64); 6] = [
     ("123456", 42_542_807),
     ("password", 10_434_004),

@@ -42,7 +42,8 @@ impl From<Failure> for FailedInvocation {
 /// Something that runs the component.
 #[async_trait::async_trait]
 pub trait Host: Send + Sync {
-    /// Permits uploads to an origin. Components elsewhere are configured by their operator, so they ignore it.
+    /// Permits uploads to an origin. Remote components ignore this, because their operator
+    /// configures them.
     fn allow_upload(&mut self, origin: Origin);
 
     /// Runs one invocation. It returns a report only if the store has the whole tar. Dropping the future ends the

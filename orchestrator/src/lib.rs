@@ -1,14 +1,16 @@
 //! The orchestrator: fans out one invocation of the component per prefix, and keeps the archive.
 //!
-//! Dependencies point one way: [`cli`] -> [`run`] -> [`host`] and [`destination`]. [`archive`] is read by all of them
-//! and writes nothing.
+//! Dependencies point one way: [`cli`] -> [`run`] -> [`host`] and [`destination`]. All of them read
+//! through [`archive`].
 //!
-//! - [`cli`] parses the command line and prints results; only it uses the other modules by command.
+//! - [`cli`] parses the command line and prints results.
 //! - [`run`] plans, resumes, dispatches and retries. [`progress`] reports its events and decides nothing.
-//! - [`host`] runs the component, whose door an [`invoke_token`] opens. It may reach an [`origin`] and no other.
-//! - [`destination`] writes tars, reports and the manifest; [`gcs`] and [`sign`] are how it reaches a bucket.
-//! - [`archive`] reads them back, and [`verify`] checks all of them.
-//! - [`generate`] and [`range_api`] make and serve ranges where there is no network.
+//! - [`host`] runs the component, which accepts a job only with its [`invoke_token`] and reaches
+//!   only the permitted [`origin`]s.
+//! - [`destination`] writes tars, reports and the manifest; for a bucket, it uses [`gcs`] and
+//!   [`sign`].
+//! - [`archive`] reads them back and writes nothing; [`verify`] checks all of them.
+//! - [`generate`] makes ranges and [`range_api`] serves them, where there is no network.
 
 pub mod archive;
 pub mod cli;

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 pub enum Style {
     /// A progress bar on stderr.
     Terminal,
-    /// A line on stderr for everything that is decided.
+    /// A line on stderr for every event but starts and progress.
     Lines,
     /// A line of JSON on stdout for every event.
     Json,

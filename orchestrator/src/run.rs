@@ -71,24 +71,24 @@ pub struct RunConfig {
     pub to: ArchiveLocation,
     /// How objects are stored in a bucket.
     pub object_options: ObjectOptions,
-    /// Which prefixes.
+    /// The prefixes to mirror.
     pub prefixes: PrefixSet,
     /// How invocations are dispatched.
     pub dispatch: DispatchSettings,
     /// The encoding of range requests. `None` selects gzip over a network and identity on this machine.
     pub encoding: Option<Encoding>,
-    /// The longest time of one invocation.
+    /// The deadline of an invocation.
     pub deadline: Duration,
     /// A PEM file with CA certificates to trust besides the platform's.
     pub ca_file: Option<PathBuf>,
-    /// Whether to mirror prefixes again that an earlier run has stored.
+    /// Whether to mirror every prefix again, even if an earlier run has stored it.
     pub force: bool,
     /// What runs the component.
     pub host: HostChoice,
 }
 
 impl RunConfig {
-    /// Runs. The manifest is written if and only if every prefix is stored.
+    /// Mirrors the prefixes. The manifest is written if and only if every prefix is stored.
     ///
     /// # Errors
     /// The destination, the component or the CA file is not usable, or the manifest cannot be written. A failed
@@ -103,7 +103,7 @@ impl RunConfig {
         self.run_with(destination, host, shutdown, events).await
     }
 
-    /// Runs into an open destination on a host that is ready.
+    /// Like [`Self::run`], with a destination that is open and a host that is ready.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -223,7 +223,7 @@ impl RunConfig {
         .await?
     }
 
-    /// What an earlier run has stored and this one need not repeat.
+    /// The prefixes that an earlier run has stored and this one skips.
     async fn skipped(
         &self,
         destination: &dyn Destination,

@@ -1,7 +1,7 @@
-//! Signs V4 URLs for requests to a bucket, with a key at hand or by asking Google.
+//! Signs V4 URLs for requests to a bucket, with a local key or by having Google sign.
 //!
-//! Whoever has the key of a service account signs with it. For the account of a machine, an
-//! impersonated account or an identity of another cloud, IAM Credentials signs (`signBlob`).
+//! The key of a service account signs without Google. For the account of a machine, an impersonated
+//! account or an identity of another cloud, IAM Credentials signs (`signBlob`).
 //!
 //! <https://cloud.google.com/storage/docs/access-control/signed-urls>
 
@@ -47,7 +47,7 @@ const WAIT_MAX: Duration = Duration::from_secs(8);
 /// The longest life of a signed URL: seven days.
 const EXPIRY_MAX: Duration = Duration::from_secs(604_800);
 
-/// What is escaped in a path: everything but slashes and RFC 3986's unreserved characters.
+/// The characters that a path escapes: all but slashes and RFC 3986's unreserved characters.
 const PATH_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -61,7 +61,7 @@ const SIGNATURE: &str = "X-Goog-Signature=";
 /// Signs URLs of one bucket at one endpoint.
 pub struct UrlSigner {
     signer: Signer<Credential>,
-    /// `None` if the key is at hand.
+    /// `None` if a local key signs.
     google: Option<Arc<Google>>,
     /// The account that signs, if it is the machine's.
     machine: Option<MachineAccount>,
@@ -77,7 +77,7 @@ impl fmt::Debug for UrlSigner {
 }
 
 impl UrlSigner {
-    /// Creates a signer for `bucket` at `endpoint` (`http://127.0.0.1:9000`) with a key at hand.
+    /// Creates a signer for `bucket` at `endpoint` (`http://127.0.0.1:9000`) with a local key.
     ///
     /// # Errors
     /// The key is not usable.
@@ -92,8 +92,8 @@ impl UrlSigner {
 
     /// Creates a signer for `bucket` at `endpoint` with the credentials that Google's clients would
     /// use: the file that `GOOGLE_APPLICATION_CREDENTIALS` names, the one that gcloud has written,
-    /// or the metadata server's. Google is trusted by the certificates of the platform and, if it
-    /// is given, by a private CA.
+    /// or the metadata server's. Google's certificate must come from a CA of the platform or, if
+    /// given, a private one.
     ///
     /// # Errors
     /// The file cannot be read or its credentials cannot sign, or the CA file is not usable. A
@@ -210,7 +210,7 @@ impl UrlSigner {
         }
     }
 
-    /// The head of the request that is signed: all its headers are.
+    /// The head of the request to sign. All of its headers are signed.
     fn request(
         &self,
         method: http::Method,

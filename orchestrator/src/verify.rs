@@ -1,8 +1,8 @@
-//! Verifies an archive: every tar entry by entry against its report, and every report against the manifest. Nothing
-//! is repaired.
+//! Verifies an archive: every tar, entry by entry, against its report, and every report against the
+//! manifest. It repairs nothing.
 //!
-//! The `tar` crate reads the tars, so that the form is judged by other code than wrote it. Ranges are judged by the
-//! component's own check, because there is only one rule.
+//! The `tar` crate reads the tars, so that a mistake in our own encoder does not go unnoticed. The
+//! component's own check judges the ranges, because there is only one rule.
 
 use crate::archive::layout::{MANIFEST_NAME, report_name, tar_name};
 use crate::archive::manifest::{Manifest, ManifestObject, Totals};
@@ -20,7 +20,7 @@ use std::io::{self, BufReader, Read};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-/// Damages that are listed for one tar; the rest are counted.
+/// The most problems that are listed for one tar; the rest are only counted.
 const DAMAGES_PER_TAR_MAX: usize = 8;
 
 /// One read from a tar, in bytes.

@@ -1,11 +1,11 @@
 //! Holds range bodies in equal chunks of memory, limited in number and reused.
 //!
 //! Bodies are consumed in order, so the pool has a head: the range that everything waits for. Part
-//! of the pool ([`BODY_POOL_HEAD_BYTES`]) is reserved for the head. Until the length sample is
-//! complete, another part is reserved for the rest of the sample, since its bodies stay in memory
-//! until the upload starts. The other ranges share what remains. When that is used up, they wait
-//! until they become the head or memory is returned. So a full pool cannot stop an invocation,
-//! whatever the source answers.
+//! of the pool ([`BODY_POOL_HEAD_BYTES`]) is reserved for the head. Another part is reserved for
+//! the length sample: the first ranges, which the tar's length is estimated from. Their bodies stay
+//! in memory until the sample is complete and the upload starts. The other ranges share what
+//! remains. When that is used up, they wait until they become the head or memory is returned. So a
+//! full pool cannot stop an invocation, whatever the source answers.
 
 use crate::limits::{
     BODY_POOL_BYTES_MAX, BODY_POOL_HEAD_BYTES, BODY_POOL_SAMPLE_BYTES, CHUNK_BYTES,
@@ -48,7 +48,7 @@ impl ChunkPool {
         self.wake_all();
     }
 
-    /// Counts `body` as part of the length sample and releases as much of the sample's reserve.
+    /// Counts `body` as part of the length sample, and shrinks the sample's reserve by its size.
     pub fn count_sampled(&self, body: &BodyBytes) {
         let reserved = self.reserved_for_sample.get();
         self.reserved_for_sample

@@ -18,7 +18,7 @@ impl DuplicateDetector {
     /// Adds the first suffix of a range.
     ///
     /// # Errors
-    /// Another range, which is returned, has the same one.
+    /// Another range has the same suffix. It is returned.
     pub fn add(&mut self, range: RangeName, first: &[u8; SUFFIX_BYTES]) -> Result<(), RangeName> {
         let mut hasher = DefaultHasher::new();
         hasher.write(first);

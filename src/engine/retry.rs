@@ -45,11 +45,11 @@ impl Iterator for Backoff {
 }
 
 /// The retries that an invocation may still make: [`RETRIES_AHEAD_MAX`] at the start, refilled by
-/// valid ranges. An invocation survives a source that sometimes fails, and ends with one that
-/// mostly fails.
+/// valid ranges. So an invocation survives a source that sometimes fails, but not one that mostly
+/// fails.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryBudget {
-    /// In parts; a retry costs [`RETRY_EARNED_RANGES`] of them.
+    /// In parts of a retry: a valid range earns one, a retry costs [`RETRY_EARNED_RANGES`].
     parts: u32,
 }
 
@@ -84,7 +84,8 @@ impl RetryBudget {
     }
 }
 
-/// Adds the attempts and their time to a failure's message, before the hint after its `; `, if any.
+/// Adds the number of attempts and their time to a failure's message. If the message has a hint
+/// (after `; `), they precede it.
 pub fn with_attempts(message: &str, attempts: u32, elapsed: Duration) -> String {
     if attempts <= 1 {
         return message.to_owned();

@@ -19,7 +19,7 @@ pub const END_BYTES: u64 = 2 * BLOCK_BYTES as u64;
 /// at `modified_seconds` (Unix time).
 ///
 /// # Errors
-/// The name does not fit into a header. The names of ranges do.
+/// The name does not fit into a header. No range has such a name.
 pub fn entry_header(
     range: RangeName,
     size_bytes: u64,

@@ -93,8 +93,8 @@ impl fmt::Debug for TokenDigest {
 }
 
 impl TokenDigest {
-    /// Whether an `Authorization` header has the token of this digest. The digests are compared in
-    /// constant time, so that the duration reveals nothing about either.
+    /// Whether an `Authorization` header contains the token with this digest. The digests are
+    /// compared in constant time, so that the duration reveals nothing about either.
     pub fn admits(&self, authorization: &[u8]) -> bool {
         let Some((scheme, token)) = authorization.split_at_checked("Bearer ".len()) else {
             return false;

@@ -33,7 +33,7 @@ pub(super) struct Fetcher {
     client: RangeClient,
     random: RefCell<fastrand::Rng>,
     budget: Cell<RetryBudget>,
-    /// No request is sent before this time: a Retry-After of the source.
+    /// No request is sent before this time, which the source's Retry-After sets.
     not_before: Cell<Option<Instant>>,
 }
 
@@ -95,7 +95,8 @@ impl Fetcher {
         }
     }
 
-    /// When the next attempt begins, or why there is none: text to append to the message.
+    /// When the next attempt begins. If there is none, the text to append to the message, which
+    /// says why.
     fn next_attempt(
         &self,
         failed: &FailedAttempt,

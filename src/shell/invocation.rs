@@ -20,7 +20,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
-/// Why an invocation has no result.
+/// Why an invocation failed.
 pub(super) struct Failed {
     pub(super) error: Failure,
     /// The report of the upload, if all of it was sent: the store may have the object.

@@ -1,4 +1,4 @@
-//! What comes out is what the source has, byte for byte, whatever the source speaks.
+//! The archive matches the source byte for byte, whatever protocol or encoding the source uses.
 
 use crate::harness::nginx::Nginx;
 use crate::harness::source::{Reply, Source, valid_body};

@@ -1,5 +1,5 @@
-//! `gs://`: the same run into a bucket, by signed URLs alone, against the local store, which verifies what it is sent
-//! independently of who signs.
+//! Runs into a bucket use signed URLs only. The local store verifies each of them with code that it
+//! does not share with the signer.
 
 use crate::harness::faulty_source::{FaultySource, body_of};
 use crate::harness::program::{orchestrator, output, texts};
@@ -22,7 +22,7 @@ const LINES: u64 = 5;
 /// A path that needs every kind of escaping.
 const PATH: &str = "a b/c+d%25/\u{e4}";
 
-/// `run --to gs://...`.
+/// A command `run --to gs://...`.
 fn run(store: &StoreProgram, source: &FaultySource) -> Command {
     store.command(
         &["run", "--source", &source.url().to_string(), "--to"],
@@ -57,21 +57,21 @@ async fn a_run_into_a_bucket_is_complete_resumed_and_done_anew() {
     let mut second = run(&store, &source);
     second.args(["-p", "4", "--cache-control", "public, max-age=3600"]);
     let second = output(second).await;
-    let told = texts(&second);
-    assert_eq!(second.status.code(), Some(0), "{told}");
+    let printed = texts(&second);
+    assert_eq!(second.status.code(), Some(0), "{printed}");
     assert!(
-        told.contains("skipped 2 prefixes stored by an earlier run"),
-        "{told}"
+        printed.contains("skipped 2 prefixes stored by an earlier run"),
+        "{printed}"
     );
-    assert!(told.contains("stored 2 prefixes"), "{told}");
+    assert!(printed.contains("stored 2 prefixes"), "{printed}");
     assert_is_right(&store.archive(PATH), &["00", "01", "02", "03"]);
 
     let mut third = run(&store, &source);
     third.args(["-p", "4", "--force", "--storage-class", "NEARLINE"]);
     let third = output(third).await;
-    let told = texts(&third);
-    assert_eq!(third.status.code(), Some(0), "{told}");
-    assert!(told.contains("stored 4 prefixes"), "{told}");
+    let printed = texts(&third);
+    assert_eq!(third.status.code(), Some(0), "{printed}");
+    assert!(printed.contains("stored 4 prefixes"), "{printed}");
     assert_is_right(&store.archive(PATH), &["00", "01", "02", "03"]);
 }
 
@@ -84,11 +84,11 @@ async fn verify_reads_a_bucket_and_names_its_damages() {
     let first = output(first).await;
     assert_eq!(first.status.code(), Some(0), "{}", texts(&first));
     let whole = output(store.command(&["verify"], PATH)).await;
-    let told = texts(&whole);
-    assert_eq!(whole.status.code(), Some(0), "{told}");
+    let printed = texts(&whole);
+    assert_eq!(whole.status.code(), Some(0), "{printed}");
     assert!(
-        told.contains("is whole: 2 prefixes, 8,192 ranges"),
-        "{told}"
+        printed.contains("is whole: 2 prefixes, 8,192 ranges"),
+        "{printed}"
     );
 
     let path = store.archive(PATH).join("01.tar");
@@ -97,10 +97,13 @@ async fn verify_reads_a_bucket_and_names_its_damages() {
     std::fs::write(&path, tar).expect("written");
     std::fs::remove_file(store.archive(PATH).join("00.json")).expect("removed");
     let damaged = output(store.command(&["verify"], PATH)).await;
-    let told = texts(&damaged);
-    assert_eq!(damaged.status.code(), Some(1), "{told}");
-    assert!(told.contains("damaged: 00.json: is missing"), "{told}");
-    assert!(told.contains("damaged: 01.tar: "), "{told}");
+    let printed = texts(&damaged);
+    assert_eq!(damaged.status.code(), Some(1), "{printed}");
+    assert!(
+        printed.contains("damaged: 00.json: is missing"),
+        "{printed}"
+    );
+    assert!(printed.contains("damaged: 01.tar: "), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,23 +121,24 @@ async fn a_store_that_denies_or_credentials_that_are_none_are_said_in_one_messag
             .args(more)
             .env("GOOGLE_APPLICATION_CREDENTIALS", &strange);
         let denied = output(denied).await;
-        let told = texts(&denied);
-        assert_eq!(denied.status.code(), Some(1), "{told}");
+        let printed = texts(&denied);
+        assert_eq!(denied.status.code(), Some(1), "{printed}");
         assert!(
-            told.contains("was answered 403 SignatureDoesNotMatch"),
-            "{told}"
+            printed.contains("was answered 403 SignatureDoesNotMatch"),
+            "{printed}"
         );
         assert!(
-            !told.to_ascii_lowercase().contains("x-goog-signature"),
-            "{told}"
+            !printed.to_ascii_lowercase().contains("x-goog-signature"),
+            "{printed}"
         );
-        told
+        printed
     };
     denied(&[]).await;
     assert_eq!(source.faults().range_requests(), 0, "nothing was fetched");
-    // Where nothing is looked at before, the first PUT tells.
-    let told = denied(&["--force"]).await;
-    assert!(told.contains("not attempted: 3 prefixes"), "{told}");
+    // With --force, the first request that must succeed is a PUT: a denied HEAD counts as a
+    // missing object.
+    let printed = denied(&["--force"]).await;
+    assert!(printed.contains("not attempted: 3 prefixes"), "{printed}");
 
     let mut none = run(&store, &source);
     none.env(
@@ -142,20 +146,20 @@ async fn a_store_that_denies_or_credentials_that_are_none_are_said_in_one_messag
         store.beside("absent.json"),
     );
     let none = output(none).await;
-    let told = texts(&none);
-    assert_eq!(none.status.code(), Some(1), "{told}");
+    let printed = texts(&none);
+    assert_eq!(none.status.code(), Some(1), "{printed}");
     assert!(
-        told.contains("cannot read the Google credentials") && told.contains("absent.json"),
-        "{told}"
+        printed.contains("cannot read the Google credentials") && printed.contains("absent.json"),
+        "{printed}"
     );
     assert!(!store.archive(PATH).exists(), "nothing was stored");
 }
 
-/// A method, and what an object's name ends in, and what is signed with it.
+/// A method, the last part of an object's name, and the headers that were sent.
 type Signed = (Method, String, Vec<(String, String)>);
 
-/// The local store in this process, and the headers of what it was sent. One that falters answers 503 to the first GET
-/// of every object.
+/// Starts the local store in this process, and records the requests that it gets. If it `falters`,
+/// it answers 503 to the first GET of every object.
 async fn recording_store(
     folder: &Path,
     key: &ServiceAccountKey,

@@ -1,4 +1,4 @@
-//! What people type, and what they get for it.
+//! Commands report their results and errors clearly.
 
 use crate::harness::program::{Background, orchestrator, skipped, succeeds, texts};
 use crate::harness::source::{Reply, Source, valid_body};
@@ -7,8 +7,8 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-/// Runs the program and expects this exit code, one `error:` line that says all of `words`, and nothing at
-/// the destination under a final name.
+/// Runs the program and expects this exit code, one `error:` line that contains all of `words`, and
+/// no file with a final name at the destination.
 fn fails(arguments: &[&str], destination: &Path, exit_code: i32, words: &[&str]) {
     let output = orchestrator().args(arguments).output().expect("it runs");
     assert_eq!(output.status.code(), Some(exit_code), "{}", texts(&output));
@@ -132,7 +132,7 @@ async fn a_disk_that_is_full_is_said_in_one_message_and_leaves_nothing() {
     );
 }
 
-/// A small disk, unmounted with the test.
+/// A small disk, unmounted when the test ends.
 struct Mounted<'path>(&'path Path);
 
 impl<'path> Mounted<'path> {
@@ -208,7 +208,7 @@ fn a_component_file_that_is_none_is_said_in_one_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_in_a_pipe_tells_lines_and_a_program_gets_json() {
+async fn a_run_in_a_pipe_prints_lines_and_a_program_gets_json() {
     let ranges = generated("00-01", 20);
     let source = Source::of_folder(ranges.path()).await;
     let url = source.url().to_string();
@@ -223,11 +223,11 @@ async fn a_run_in_a_pipe_tells_lines_and_a_program_gets_json() {
     };
     let human = run(&[]);
     assert_eq!(human.status.code(), Some(0), "{}", texts(&human));
-    let told = String::from_utf8_lossy(&human.stderr).into_owned();
-    assert_eq!(told.lines().count(), 2, "{told}");
+    let printed = String::from_utf8_lossy(&human.stderr).into_owned();
+    assert_eq!(printed.lines().count(), 2, "{printed}");
     assert!(
-        told.lines().all(|line| line.contains(" stored: ")),
-        "{told}"
+        printed.lines().all(|line| line.contains(" stored: ")),
+        "{printed}"
     );
     let result = String::from_utf8_lossy(&human.stdout).into_owned();
     assert!(
@@ -238,9 +238,9 @@ async fn a_run_in_a_pipe_tells_lines_and_a_program_gets_json() {
     assert!(!texts(&human).contains('\u{1b}'), "no colours in a pipe");
 
     let again = run(&[]);
-    let told = String::from_utf8_lossy(&again.stderr).into_owned();
+    let printed = String::from_utf8_lossy(&again.stderr).into_owned();
     assert_eq!(
-        told,
+        printed,
         "[2/2] skipped 2 prefixes stored by an earlier run; --force mirrors them again\n"
     );
     let json = run(&["--json", "--force"]);
@@ -262,14 +262,14 @@ async fn a_run_in_a_pipe_tells_lines_and_a_program_gets_json() {
     );
 }
 
-/// Starts a run whose source stops answering in the middle, and waits until it got there.
+/// Starts a run whose source stops answering in the middle, and waits until it has stopped.
 async fn stuck_run(to: &Path) -> (Background, Source) {
     let (reached, at) = std::sync::mpsc::sync_channel(1);
     let source = Source::answering(move |range| {
         if range.index() < 300 {
             return Reply::Body(valid_body(range, 2_000));
         }
-        // Nobody listens any more once the first has told.
+        // Only the first message is received.
         let _ = reached.try_send(());
         Reply::Never
     })
@@ -291,14 +291,14 @@ async fn stuck_run(to: &Path) -> (Background, Source) {
 async fn ctrl_c_stops_gently_and_the_second_one_at_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut run, _source) = stuck_run(folder.path()).await;
-    let mut told = BufReader::new(run.0.stderr.take().expect("piped")).lines();
+    let mut printed = BufReader::new(run.0.stderr.take().expect("piped")).lines();
     run.signal("INT");
-    let notice = told.next().expect("a line").expect("text");
+    let notice = printed.next().expect("a line").expect("text");
     assert!(notice.contains("press Ctrl-C again"), "{notice}");
     run.signal("INT");
     let status = run.0.wait().expect("it ends");
     assert_eq!(status.code(), Some(130));
-    let rest: Vec<String> = told.map(|line| line.expect("text")).collect();
+    let rest: Vec<String> = printed.map(|line| line.expect("text")).collect();
     let rest = rest.join("\n");
     assert!(
         rest.contains("not attempted: 8 prefixes, because the run was stopped"),

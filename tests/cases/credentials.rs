@@ -1,5 +1,5 @@
-//! Signing without a key at hand: the machine's account, an impersonated account and a workload of
-//! another cloud have Google sign. The store verifies these signatures like any other.
+//! Signing without a local key: Google signs for the machine's account, an impersonated account and
+//! a workload of another cloud. The store verifies these signatures like any other.
 
 use crate::harness::expected_tar;
 use crate::harness::faulty_source::{FaultySource, body_of};
@@ -65,7 +65,7 @@ impl Stage {
     }
 }
 
-/// What a person sees of it: all but the log.
+/// The output without its log lines.
 fn shown(run: &Output) -> String {
     let texts = texts(run);
     let lines = texts.lines().filter(|line| !is_logged(line));
@@ -78,7 +78,7 @@ fn is_logged(line: &str) -> bool {
         .any(|level| line.contains(level))
 }
 
-/// None of the tokens is anywhere in it, and neither is a secret of the user's.
+/// Expects the output, at trace level, to contain no token and no secret of the user.
 fn assert_shows_no_token(run: &Output) {
     let texts = texts(run);
     assert!(texts.lines().any(is_logged), "it was at trace level");

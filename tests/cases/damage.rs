@@ -1,4 +1,4 @@
-//! `verify` finds it, names it, and exits with 1.
+//! `verify` finds and names every kind of damage, and exits with 1.
 
 use crate::harness::program::{orchestrator, texts};
 use crate::harness::source::Source;
@@ -28,7 +28,7 @@ fn change(path: &Path, how: impl FnOnce(&mut Vec<u8>)) {
     std::fs::write(path, bytes).expect("written");
 }
 
-/// Does one damage to a fresh archive, and expects it to be found with these words.
+/// Damages a fresh archive once, and expects `verify` to report it with these words.
 async fn finds(words: &[&str], damage: impl FnOnce(&Path)) {
     let archive = archive().await;
     assert_eq!(damages(archive.path()), Vec::<String>::new());

@@ -1,4 +1,5 @@
-//! An invocation that dies leaves nothing: by a trap, by its deadline, by its source, 20 times each.
+//! An invocation that dies leaves nothing behind, whether a trap, its deadline or its source ends
+//! it. Each is tried 20 times.
 
 use crate::harness::Fixture;
 use crate::harness::source::{Reply, Source, valid_body};
@@ -14,11 +15,12 @@ use std::time::Duration;
 
 const TRIES: usize = 20;
 
-/// The ranges from here on are answered otherwise: far enough for a progress event, so that it is known that
-/// the upload was under way.
+/// The index of the first range that is answered differently: far enough for a progress event,
+/// which shows that the upload was under way.
 const TURN: u16 = PROGRESS_RANGES as u16 + 100;
 
-/// Makes twenty invocations meet `later` after [`TURN`], and expects each to fail, and nothing to be there.
+/// Runs twenty invocations whose source answers `later` from [`TURN`] on, and expects each to fail
+/// and to leave nothing behind.
 async fn tries(
     later: impl Fn(RangeName) -> Reply + Send + Sync + Clone + 'static,
     change: impl FnOnce(&mut EmbeddedSettings),
@@ -84,7 +86,7 @@ async fn a_source_that_refuses_in_mid_upload_leaves_no_object() {
     }
 }
 
-/// A component that never ends, and never waits.
+/// A component that loops forever and never waits.
 const SPINNING: &str = r#"
 (component
     (import "wasi:http/types@0.2.0" (instance $types

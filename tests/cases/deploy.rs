@@ -1,4 +1,5 @@
-//! What is in `deploy/`: valid for Kubernetes and SpinKube, of one piece, and understood by the program that it starts.
+//! The files in `deploy/` are valid for Kubernetes and SpinKube, agree with each other, and pass
+//! arguments that the program accepts.
 
 use crate::harness::program::{orchestrator, texts};
 use crate::harness::repository;
@@ -128,7 +129,7 @@ fn the_job_is_what_the_cron_job_starts_and_both_spin_apps_are_one() {
     assert_eq!(scaled["name"], fixed["metadata"]["name"]);
 }
 
-/// What the job's container is started with.
+/// The arguments of the job's container.
 fn arguments() -> Vec<String> {
     let job = document("job.yaml");
     let arguments = &job["spec"]["template"]["spec"]["containers"][0]["args"];
@@ -139,11 +140,11 @@ fn arguments() -> Vec<String> {
 fn the_job_s_arguments_are_understood_and_name_the_service_and_the_secret_that_are_there() {
     // Nothing is at these places here, so it ends with the first thing that it needs.
     let run = orchestrator().args(arguments()).output().expect("it runs");
-    let told = texts(&run);
-    assert_eq!(run.status.code(), Some(1), "{told}");
+    let printed = texts(&run);
+    assert_eq!(run.status.code(), Some(1), "{printed}");
     assert!(
-        told.contains("cannot read the token file /run/secrets/prefix-tar/token"),
-        "{told}"
+        printed.contains("cannot read the token file /run/secrets/prefix-tar/token"),
+        "{printed}"
     );
 
     let joined = arguments().join(" ");
@@ -205,7 +206,7 @@ fn no_container_has_more_than_it_needs() {
     assert_eq!(LINEAR_MEMORY_BYTES_MAX, 8 * 1024 * 1024);
 }
 
-/// The instructions of the Containerfile, with lines that go on joined.
+/// The instructions of the Containerfile, with continued lines joined.
 fn instructions() -> Vec<Vec<String>> {
     let text = text("Containerfile").replace("\\\n", " ");
     let lines = text.lines().map(str::trim);

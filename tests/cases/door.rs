@@ -1,4 +1,4 @@
-//! What the component answers to what is no job, before anything is fetched.
+//! The component rejects requests that are not valid jobs before it fetches anything.
 
 use crate::harness::source::{Reply, Source};
 use crate::harness::{Fixture, prefix};
@@ -10,7 +10,7 @@ use prefix_tar::limits::JOB_BYTES_MAX;
 use prefix_tar::protocol::event::Event;
 use prefix_tar::protocol::failure::FailureKind;
 
-/// Sends a request past the host's own job, and gives status and failure.
+/// Sends a request to the component directly; returns the status and the failure.
 async fn refused(fixture: &Fixture, request: Request<Bytes>) -> (u16, FailureKind, String) {
     let answer = async |response: http::Response<_>| {
         let (head, body): (_, AnswerBody) = response.into_parts();
@@ -45,7 +45,7 @@ fn with_header(mut request: Request<Bytes>, name: &'static str, value: &str) -> 
     request
 }
 
-/// A source that nobody may ask.
+/// A source that must not get a request.
 async fn forbidden_source() -> Source {
     Source::answering(|range| -> Reply { panic!("{range} was fetched") }).await
 }
@@ -88,7 +88,7 @@ async fn without_the_token_nothing_is_read_and_nothing_is_fetched() {
     let again = http::HeaderValue::from_str(&bearer).expect("a value");
     two.headers_mut().append("authorization", again);
     let authorized = |value: &str| with_header(job(&fixture, good.clone()), "authorization", value);
-    // Whatever else is wrong with it, that is not told to who has no token.
+    // A client without the token learns nothing else about its request.
     let mut get = authorized("Bearer x");
     *get.method_mut() = http::Method::GET;
     for request in [

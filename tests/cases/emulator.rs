@@ -1,4 +1,4 @@
-//! What `store` answers, over a real socket, to requests that Google's client signs.
+//! `store` answers like GCS, over a real socket, to requests that the orchestrator signs.
 
 use crate::harness::fetch;
 use bytes::Bytes;
@@ -90,8 +90,8 @@ impl Store {
             .collect()
     }
 
-    /// Sends bytes as they are and reads what comes back until the end. A request that `is_cut` is followed by
-    /// the end of the connection.
+    /// Sends raw bytes and reads the answer to its end. If `is_cut`, the client ends its side of
+    /// the connection after the bytes.
     fn send_raw(&self, request: &str, is_cut: bool) -> String {
         let mut stream = TcpStream::connect(self.server.address()).expect("connected");
         stream.write_all(request.as_bytes()).expect("sent");
@@ -157,7 +157,7 @@ async fn an_object_is_put_looked_at_read_in_parts_and_deleted() {
     assert_eq!(code(&gone), refused(404, "NoSuchKey"));
 }
 
-/// Names that an object may have, with what a URL, a shell or an XML document would make something else of.
+/// Valid object names with characters that are special in a URL, a shell or an XML document.
 const ODD_NAMES: [&str; 12] = [
     "a b.tar",
     "a+b.tar",

@@ -1,5 +1,5 @@
-//! The same component file on every host: the same bytes, the same cap, the same closed door, and nothing left of an
-//! invocation that dies.
+//! The same component file behaves alike on every host: the same bytes, the same memory cap, the
+//! same rejections, and nothing left behind by an invocation that dies.
 
 use crate::harness::faults::SourceFault;
 use crate::harness::faulty_source::{FaultySource, body_of};
@@ -39,7 +39,7 @@ impl Store {
         }
     }
 
-    /// Has a host mirror prefix AB.
+    /// Mirrors prefix AB on a host.
     async fn invoke(
         &self,
         host: &RunningHost,
@@ -55,7 +55,7 @@ impl Store {
         host.host.invoke(job, &|_| ()).await
     }
 
-    /// What has the tar's name, or is on its way to have it.
+    /// The tars and the staged files of unfinished ones.
     fn objects(&self) -> Vec<String> {
         let names = files_of(self.folder.path()).into_keys();
         names

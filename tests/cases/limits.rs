@@ -1,5 +1,5 @@
-//! Bounds that a peer meets over the wire: what is just inside is taken, what is one past it is not. The other bounds
-//! are tested beside the modules that keep them.
+//! The limits that a peer can reach over the network are exact: the largest allowed value is
+//! accepted, one more is not. The other limits are tested in the modules that enforce them.
 
 use crate::harness::faults::SourceFault;
 use crate::harness::faulty_source::{FaultySource, body_of};
@@ -32,7 +32,7 @@ async fn an_etag_is_reported_up_to_its_bound_and_left_out_past_it() {
     assert_eq!(report.range_etags[0x300], "\"a\"");
 }
 
-/// Sends a request's head by hand; gives the status of the answer, if there is one.
+/// Sends a request's head by hand; returns the status of the answer, if there is one.
 fn status_of(source: &Source, head: &str) -> Option<u16> {
     let url = source.url();
     let mut stream = TcpStream::connect(url.authority().as_str()).expect("connected");

@@ -1,4 +1,4 @@
-//! Remote components: runs complete although an endpoint dies, and report what an endpoint refuses.
+//! Remote components: runs complete even if an endpoint dies, and report what an endpoint refuses.
 
 use crate::harness::component_server::ComponentServer;
 use crate::harness::faulty_source::{FaultySource, body_of};
@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 const LINES: u64 = 5;
 
-/// A host that is configured as an operator would do it: for this source and this store.
+/// A host as an operator would configure it: for this source and this store.
 async fn host(source: &SourceUrl, store: SocketAddr) -> (Arc<EmbeddedHost>, Arc<Token>) {
     let environment = vec![
         (SOURCE_URL.to_owned(), source.to_string()),

@@ -186,7 +186,7 @@ async fn a_second_run_is_refused_while_the_first_one_lives_and_takes_over_when_i
     assert!(printed.contains(&pid), "{printed}");
 }
 
-/// Reads the archive again and again in a thread, and expects every tar under its final name to be
+/// Reads the archive repeatedly in a thread, and expects every tar under its final name to be
 /// whole.
 struct Watcher {
     stop: Arc<AtomicBool>,

@@ -17,7 +17,7 @@ const LINES: u64 = 5;
 /// Faults that are injected at the same time.
 const CONCURRENT_FAULTS_MAX: usize = 10;
 
-/// One range in so many has the fault, at its first attempt.
+/// One range in this many has the fault, at its first attempt.
 const RANGES_PER_FAULT: u16 = 256;
 
 fn at_first_attempts(fault: SourceFault) -> impl Fn(RangeName, u32) -> Option<SourceFault> {

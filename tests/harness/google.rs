@@ -1,4 +1,4 @@
-//! A stand-in for the services of Google and of another cloud that sign without a key at hand.
+//! A stand-in for the services of Google and of another cloud that sign without a local key.
 //!
 //! The metadata server is plain HTTP, as it is in the cloud. The others are behind TLS, with a
 //! certificate that only `SSL_CERT_FILE` makes trusted. The program under test finds them through
@@ -152,7 +152,7 @@ impl Google {
         )
     }
 
-    /// How many requests had a path that ends like this.
+    /// How many requests had a path with this ending.
     pub(crate) fn requests(&self, ending: &str) -> usize {
         let seen = self.answers.seen.lock().expect("not poisoned");
         seen.iter().filter(|path| path.ends_with(ending)).count()

@@ -30,7 +30,7 @@ pub(super) struct Prefixes {
     #[arg(short = 'p', value_name = "N", value_parser = PrefixSet::first)]
     first: Option<PrefixSet>,
 
-    /// These prefixes, as a list of names and spans: 00-1F,AB  [default: all 256]
+    /// Only these prefixes, single or as spans: 00-1F,AB  [default: all 256]
     #[arg(long = "prefixes", value_name = "LIST")]
     listed: Option<PrefixSet>,
 }
@@ -52,11 +52,11 @@ pub(super) struct Objects {
     #[arg(long, value_name = "CLASS")]
     storage_class: Option<String>,
 
-    /// Cloud KMS key that encrypts the objects of gs://
+    /// Cloud KMS key that encrypts the objects in gs://
     #[arg(long, value_name = "KEY")]
     kms_key: Option<String>,
 
-    /// Cache-Control of the objects of gs://
+    /// Cache-Control of the objects in gs://
     #[arg(long, value_name = "VALUE")]
     cache_control: Option<String>,
 }
@@ -75,15 +75,15 @@ impl Objects {
 /// Components that run elsewhere.
 #[derive(Debug, Args)]
 pub(super) struct Remote {
-    /// Component that runs elsewhere: spin up, wasmtime serve, a cluster. Repeat it to spread the prefixes
+    /// Component that runs elsewhere: spin up, wasmtime serve, a cluster. Repeat it to share the prefixes among several
     #[arg(long = "component", value_name = "URL")]
     components: Vec<ComponentUrl>,
 
-    /// File with the components' bearer token, made by `orchestrator token`  [default: $PREFIX_TAR_TOKEN]
+    /// File with the components' bearer token, made by `orchestrator token`; without it, $PREFIX_TAR_TOKEN holds the token
     #[arg(long, value_name = "FILE", requires = "components")]
     token_file: Option<PathBuf>,
 
-    /// Where the store of a folder listens for remote components; their UPLOAD_AUTHORITIES must name it
+    /// Loopback address where a folder receives the uploads of remote components; their UPLOAD_AUTHORITIES must name it
     #[arg(
         long,
         value_name = "ADDR",

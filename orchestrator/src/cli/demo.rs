@@ -1,4 +1,5 @@
-//! `demo`: generates, mirrors and verifies ranges in one process, offline, and prints what it cost.
+//! `demo`: generates, mirrors and verifies ranges in one process, offline, and prints the resources
+//! used.
 
 use super::run::run_and_report;
 use super::summary::{end_of, print_failures};
@@ -35,7 +36,7 @@ Examples:
 const ARTICLE_HEAP_MB: &str = "722 MB";
 const ARTICLE_TUNED_MB: &str = "410-433 MB";
 
-/// See it work: generate, serve, mirror and verify ranges in one process, then print what it cost
+/// See it work: generate, serve, mirror and verify ranges in one process, then print the resources used
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Demo {
@@ -134,7 +135,7 @@ impl Demo {
         }
         print(&table(&run, ResourceUsage::so_far()));
         print(&format!(
-            "verified: {} ranges, {} hashes, {} damages",
+            "verified: {} ranges, {} hashes, {} problems",
             humanize::grouped(verdict.ranges),
             humanize::grouped(verdict.hashes),
             verdict.damages.len()

@@ -1,4 +1,4 @@
-//! The log on stderr, with secrets redacted even from what libraries write.
+//! Logs to stderr. Secrets are redacted, also in what libraries log.
 
 use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write};

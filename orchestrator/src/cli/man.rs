@@ -1,4 +1,4 @@
-//! `man`: writes the man pages, for whoever packages the program.
+//! `man`: writes the man pages, for packages of the program.
 
 use super::{Cli, End};
 use anyhow::Context as _;

@@ -34,7 +34,7 @@ pub(super) struct Run {
     #[arg(long, value_name = "URL", default_value = PWNED_PASSWORDS_URL)]
     source: SourceUrl,
 
-    /// Where the archive goes: a folder, created if missing, or gs://bucket/path; {month} becomes 2026-11
+    /// Where the archive goes: a folder, created if missing, or gs://bucket/path; {month} becomes the current UTC month
     #[arg(long, value_name = "DEST", default_value = "./archive", value_parser = location)]
     to: ArchiveLocation,
 
@@ -99,7 +99,7 @@ impl Run {
     }
 }
 
-/// Runs, and reports the run's events.
+/// Runs a configuration and reports the run's events.
 pub(super) async fn run_and_report(
     config: RunConfig,
     style: Style,

@@ -20,14 +20,14 @@ Examples:
   orchestrator store -d ./store --key-file ./key.json
   orchestrator store -d ./store --role objectCreator --role objectViewer
 
-It accepts PUT, GET, HEAD and DELETE of http://ADDR/my-bucket/OBJECT by V4 signed URL, as GCS
-does, and trusts the service-account key in --key-file.";
+Accepts V4-signed PUT, GET, HEAD and DELETE of http://ADDR/my-bucket/OBJECT, as GCS does, and
+trusts the service-account key in --key-file.";
 
 /// Serve a local object store that emulates GCS's XML API and its checks
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Store {
-    /// Folder that has a folder for every bucket
+    /// Folder with one subfolder per bucket
     #[arg(short = 'd', long = "directory", value_name = "DIR")]
     directory: PathBuf,
 
@@ -43,7 +43,7 @@ pub(super) struct Store {
     )]
     key_file: PathBuf,
 
-    /// Role of the key's account; repeat it to add up roles  [default: everything is permitted]
+    /// Role of the key's account; repeat it to grant several  [default: everything is permitted]
     #[arg(long = "role", value_name = "ROLE", value_parser = PossibleValuesParser::new(Role::ALL.map(Role::as_str)).try_map(|name| name.parse::<Role>()))]
     roles: Vec<Role>,
 }

@@ -20,7 +20,7 @@ pub(super) fn end_of(outcome: &Outcome, shutdown: &Shutdown) -> End {
     }
 }
 
-/// Prints what the run stored and what it cost.
+/// Prints what the run stored and the resources used.
 pub(super) fn print_result(run: &FinishedRun, archive: &str) {
     if !run.outcome.stored.is_empty() {
         print_cost(&run.outcome, run.elapsed);

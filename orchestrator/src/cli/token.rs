@@ -14,7 +14,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Token {
-    /// File with the token, created if missing and readable by its owner only
+    /// Token file; if missing, created with owner-only access
     #[arg(long, value_name = "FILE", default_value = "./prefix-tar-token")]
     token_file: PathBuf,
 }

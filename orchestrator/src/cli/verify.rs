@@ -26,7 +26,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Verify {
-    /// The archive: a folder, or gs://bucket/path; {month} becomes 2026-11
+    /// The archive: a folder, or gs://bucket/path; {month} becomes the current UTC month
     #[arg(value_name = "DEST", value_parser = location)]
     archive: ArchiveLocation,
 
@@ -101,9 +101,9 @@ fn print_verdict(verdict: &Verdict, archive: &str) {
     );
     match verdict.damages.len() {
         0 => print(&format!("{archive} is whole: {read}")),
-        1 => print(&format!("{archive} has 1 damage: {read} are whole")),
-        damages => print(&format!(
-            "{archive} has {damages} damages: {read} are whole"
+        1 => print(&format!("{archive} has 1 problem: {read} are whole")),
+        problems => print(&format!(
+            "{archive} has {problems} problems: {read} are whole"
         )),
     }
 }

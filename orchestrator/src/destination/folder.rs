@@ -69,7 +69,7 @@ impl FolderDestination {
         .await
     }
 
-    /// Does the same, with the emulator on a socket for a component in another process.
+    /// Like [`Self::open`], with the emulator on a socket for a component in another process.
     ///
     /// # Errors
     /// As [`Self::open`], or the address is in use or not on loopback.
@@ -97,7 +97,8 @@ impl FolderDestination {
         Ok(destination)
     }
 
-    /// Does the same with something in front of the emulator: `front` returns the origin where the component finds it.
+    /// Like [`Self::open`], with something in front of the emulator: `front` returns the origin
+    /// where the component finds it.
     ///
     /// # Errors
     /// As [`Self::open`].

@@ -162,7 +162,7 @@ impl BucketClient {
         &self.origin
     }
 
-    /// Signs the PUT of a file for somebody else to send.
+    /// Signs the PUT of a file, for the component to send.
     ///
     /// # Errors
     /// The credentials do not sign.
@@ -199,8 +199,8 @@ impl BucketClient {
         .await
     }
 
-    /// Asks for a file, or for the bytes `byte_range` of it. `None`: there is no such file, or the account may not
-    /// see whether there is.
+    /// Requests a file, or its bytes `byte_range`. Returns `None` if there is no such file, or if
+    /// the account has no permission to read it.
     ///
     /// # Errors
     /// The request failed, or was refused for another reason.
@@ -233,7 +233,8 @@ impl BucketClient {
         }
     }
 
-    /// Opens a file of any length as a stream. Only the head of the answer is retried. `None`: there is no such file.
+    /// Opens a file of any length as a stream. Only the head of the answer is retried. Returns
+    /// `None` if there is no such file.
     ///
     /// # Errors
     /// The request failed or was refused.
@@ -317,7 +318,8 @@ impl BucketClient {
     }
 }
 
-/// Makes attempts until one ends with something else than 408, 429, 5xx or a lost connection.
+/// Repeats a request while its answer has a transient status or is lost, up to [`ATTEMPTS_MAX`]
+/// times.
 async fn retry<Outcome, Attempt>(
     attempt: impl Fn() -> Attempt,
     status: impl Fn(&Outcome) -> StatusCode,

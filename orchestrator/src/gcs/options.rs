@@ -13,9 +13,9 @@ const EMULATOR_VARIABLE: &str = "STORAGE_EMULATOR_HOST";
 /// How objects are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObjectOptions {
-    /// Another endpoint than Google's: `http://127.0.0.1:9000`.
+    /// An endpoint other than Google's: `http://127.0.0.1:9000`.
     pub endpoint: Option<String>,
-    /// Another storage class than the bucket's default: `NEARLINE`.
+    /// A storage class other than the bucket's default: `NEARLINE`.
     pub storage_class: Option<String>,
     /// The Cloud KMS key that encrypts the objects.
     pub kms_key: Option<String>,

@@ -1,4 +1,4 @@
-//! Reports to a pipe or a log: a line for everything that is decided.
+//! Reports to a pipe or a log: a line for every event but starts and progress.
 
 use super::{
     Reporter, failed_line, retrying_line, skipped_line, stored_line, took_over_line, write_line,

@@ -1,5 +1,6 @@
-//! The attempts at one prefix: each has a fresh job with a freshly signed URL. If the store's answer was lost, the
-//! object itself decides whether the attempt succeeded.
+//! Attempts one prefix until it is stored or its attempts are used up, each time with a newly
+//! signed URL. If the store's answer was lost, the object itself decides whether the attempt
+//! succeeded.
 
 use super::dispatch::DispatchSettings;
 use super::event::{self, RunEvent};
@@ -24,7 +25,7 @@ pub(super) struct Attempts {
     pub(super) destination: Arc<dyn Destination>,
     pub(super) settings: DispatchSettings,
     pub(super) shutdown: CancellationToken,
-    /// Cancelled when any prefix has received its first range.
+    /// Cancelled as a signal that some prefix has received a range.
     pub(super) alive: CancellationToken,
     pub(super) events: mpsc::Sender<RunEvent>,
 }
@@ -34,7 +35,7 @@ impl Attempts {
         let prefix = self.prefix;
         let mut waits = waits(self.settings.first_wait_max);
         let mut content_length = None;
-        // The report of an earlier attempt that sent everything, but got no good answer.
+        // The report of an earlier attempt that sent everything, but got a lost or wrong answer.
         let mut sent = None;
         let mut attempt = 1;
         loop {
@@ -50,7 +51,8 @@ impl Attempts {
             {
                 return self.stored(report, attempt).await;
             }
-            // The next attempt declares what this one has measured, and need not wait.
+            // After `LengthExceeded`, the next attempt declares the length that this one measured, and
+            // starts at once.
             content_length = failure.content_length.or(content_length);
             let wait = match waits.next() {
                 Some(_) if failure.kind == FailureKind::LengthExceeded => Duration::ZERO,
@@ -73,7 +75,7 @@ impl Attempts {
         }
     }
 
-    /// Whether the source has never answered, and enough attempts were made.
+    /// Whether enough attempts at the source failed while no prefix has received a range yet.
     fn is_hopeless(&self, attempt: u32, failure: &Failure) -> bool {
         let is_source = matches!(
             failure.kind,
@@ -115,8 +117,9 @@ impl Attempts {
         self.host.invoke(job, &on_progress).await
     }
 
-    /// Looks at the object after everything was sent but the answer was bad. Returns the report if the store has the
-    /// object. An object with another checksum is removed.
+    /// Looks at the object after everything was sent but the answer was lost or wrong. Returns the
+    /// report if the store has the object. Removes the object if the store's answer had another
+    /// checksum than the data, or none.
     async fn settle(&self, sent: &Report, failure: &mut Failure) -> Option<Report> {
         let prefix = self.prefix;
         if failure.kind == FailureKind::StoreChecksum {

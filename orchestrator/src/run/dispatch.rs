@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 /// Concurrent invocations. Each has a window of connections.
 pub const PARALLEL_MAX: usize = 64;
 
-/// Consecutive failures after which no more prefixes start: the fault is not in one prefix.
+/// Consecutive failures after which no more prefixes start: the fault is probably not in one
+/// prefix.
 pub const FAILURES_IN_A_ROW_MAX: usize = 8;
 
 /// How invocations are dispatched.

@@ -1,4 +1,4 @@
-//! What happens in a run, as [`RunEvent`]s, and the one place that turns them into JSON.
+//! [`RunEvent`]: what happens in a run, and its form in JSON.
 
 use super::outcome::{FailedPrefix, FinishedRun, StoredPrefix};
 use crate::archive::manifest::Totals;
@@ -12,7 +12,7 @@ use serde::Serialize;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Events on their way to the reporter. A slow reporter misses progress, nothing else.
+/// Events that wait for the reporter. A slow reporter misses only progress.
 pub const RUN_EVENTS_MAX: usize = 256;
 
 /// Something that happened in a run.

@@ -1,4 +1,5 @@
-//! What the user can do about a failure. The component only states facts; the flags are the orchestrator's.
+//! Adds to a failure what the user can do about it. The component states only facts, because the
+//! flags are the orchestrator's.
 
 use prefix_tar::protocol::failure::{CERTIFICATE_NOT_TRUSTED, Failure, FailureKind};
 

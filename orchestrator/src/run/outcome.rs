@@ -7,7 +7,8 @@ use prefix_tar::protocol::report::Report;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A prefix that is in the archive. Reports have about 300 KB each, so only what is summed up stays in memory.
+/// A prefix that is in the archive. Reports have about 300 KB each, so only this summary stays in
+/// memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredPrefix {
     /// The prefix.
@@ -20,7 +21,7 @@ pub struct StoredPrefix {
     pub duration: Duration,
     /// The peak linear memory of its last invocation in bytes.
     pub linear_memory_peak: u64,
-    /// Invocations.
+    /// The number of invocations.
     pub attempts: u32,
 }
 
@@ -45,7 +46,7 @@ pub struct FailedPrefix {
     pub prefix: Prefix,
     /// Why its last invocation failed.
     pub failure: Failure,
-    /// Invocations.
+    /// The number of invocations.
     pub attempts: u32,
 }
 

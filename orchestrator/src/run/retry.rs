@@ -3,20 +3,20 @@
 use prefix_tar::engine::retry::Backoff;
 use std::time::Duration;
 
-/// Invocations of one prefix. Each of them retries its ranges by itself.
+/// Invocations of one prefix. Each of them retries its own range requests.
 pub const ATTEMPTS_MAX: u32 = 4;
 
-/// Invocations of the first prefix as long as the source has never answered. The source is down then, and somebody
-/// is waiting for the message.
+/// Invocations of the first prefix while no prefix has received a range yet. The source is down
+/// then, and somebody is waiting for the message.
 pub const ATTEMPTS_BEFORE_LIFE_MAX: u32 = 2;
 
 /// The longest first wait. It doubles with every attempt.
 pub const FIRST_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// The longest wait that nobody asked for.
+/// The longest wait without a Retry-After.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// The longest Retry-After that a source or a store is granted.
+/// The longest Retry-After of a source or a store that is honored.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
 /// The waits between the attempts at one prefix; the first is at most `first_wait_max`.

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// How often the metadata server is asked before the machine counts as one without. In a new pod
-/// of a cluster it takes a few seconds to come up.
+/// Requests to the metadata server before the machine counts as one without. In a new pod of a
+/// cluster, the server takes a few seconds to come up.
 const METADATA_ATTEMPTS_MAX: u32 = 3;
 
-/// The wait between these attempts.
+/// The wait between these requests.
 const METADATA_WAIT: Duration = Duration::from_secs(1);
 
 /// An e-mail address, in bytes.
@@ -174,7 +174,7 @@ impl MachineAccount {
     }
 }
 
-/// Whether it can be part of a URL's path as it is.
+/// Whether the text is an e-mail address that needs no escaping in a path.
 fn is_email(text: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@.-_".contains(&byte);
     text.len() <= EMAIL_BYTES_MAX && text.contains('@') && text.bytes().all(is_plain)

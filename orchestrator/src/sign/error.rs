@@ -7,12 +7,12 @@ use std::fmt;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignError {
-    /// The key does not sign.
+    /// The key is not usable for signing.
     #[error(
         "the service-account key is not usable for signing: its private key is not an RSA key in PKCS#8 and PEM"
     )]
     Key,
-    /// The request cannot be signed, whoever signs.
+    /// The request cannot be signed with any credentials.
     #[error("cannot sign a URL for {object}: {problem}")]
     Request {
         /// The object.
@@ -28,7 +28,7 @@ pub enum SignError {
         /// The object.
         object: String,
     },
-    /// The credentials do not lead to a signature.
+    /// The credentials gave no signature.
     #[error("cannot sign a URL for {object}: {cause}")]
     Credentials {
         /// The object.

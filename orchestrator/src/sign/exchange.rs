@@ -32,8 +32,8 @@ const METADATA_HOST: &str = "metadata.google.internal";
 /// EC2's metadata server. On IPv4 it is link-local.
 const EC2_METADATA_ADDRESS: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
-/// Where the services are. The variables are gcloud's and the client libraries' own; the first two
-/// are for Private Service Connect.
+/// Where the services are. These environment variables are gcloud's and the client libraries' own;
+/// the first two are for Private Service Connect.
 #[derive(Clone, Debug)]
 pub(super) struct Endpoints {
     /// Replaces `https://iamcredentials.googleapis.com`, without a slash at the end.
@@ -99,10 +99,10 @@ fn may_be_plain(uri: &Uri) -> bool {
     is_loopback || is_link_local
 }
 
-/// Why a request brought nothing.
+/// Why a request failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Its URL is not one that a token may be sent to.
+    /// Its URL is not valid, or not one that a token may be sent to.
     Url(Service),
     Refused(Service, StatusCode),
     Timeout(Service),
@@ -128,7 +128,7 @@ impl Failure {
         match self {
             Self::Url(service) => SignError::Credentials {
                 object,
-                cause: format!("the URL of {service} is not https"),
+                cause: format!("the URL of {service} is not a valid https URL"),
             },
             Self::Refused(service, status) => SignError::Refused {
                 object,
@@ -146,13 +146,13 @@ impl Failure {
             },
             Self::TooLarge(service) => SignError::Credentials {
                 object,
-                cause: format!("{service} answered more than {ANSWER_BYTES_MAX} bytes"),
+                cause: format!("{service} sent more than {ANSWER_BYTES_MAX} bytes"),
             },
         }
     }
 }
 
-/// The services, by whatever client reaches them.
+/// The client and the services' endpoints.
 #[derive(Debug)]
 pub(super) struct Google {
     pub(super) http: HttpClient,
@@ -196,7 +196,7 @@ impl Google {
 }
 
 /// The requests of one attempt at a signature. reqsign drops the causes of some failures, so the
-/// last one is kept here. Only answers of 200 reach reqsign, which logs others with their bodies.
+/// last one is kept here. Only 200s reach reqsign, because it logs other bodies.
 #[derive(Clone)]
 pub(super) struct Exchange {
     google: Arc<Google>,
@@ -211,7 +211,7 @@ impl Exchange {
         }
     }
 
-    /// What reqsign finds its credentials with.
+    /// Where reqsign looks for credentials.
     pub(super) fn context(&self) -> Context {
         Context::new()
             .with_file_read(Files)
@@ -219,7 +219,7 @@ impl Exchange {
             .with_env(OsEnv)
     }
 
-    /// The failure that ended the attempt, if it was one of a request.
+    /// The last request failure, if any.
     pub(super) fn take_failure(&self) -> Option<Failure> {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         failure.take()

@@ -20,7 +20,7 @@ fn headers(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(owned).collect()
 }
 
-/// What the emulator says of a request with this URL and these headers.
+/// The emulator's verdict on a request with this URL and these headers.
 fn verdict(
     method: &Method,
     url: &SignedUrl,

@@ -33,7 +33,7 @@ const TIMEOUTS: Timeouts = Timeouts {
 /// The only status that carries a range.
 const OK: u16 = 200;
 
-/// Room made at a time for a body of unknown length, in bytes.
+/// How much room is made at a time for a body of unknown length, in bytes.
 const UNKNOWN_LENGTH_ROOM_BYTES: usize = 2 * CHUNK_BYTES;
 
 /// Requests ranges from the source.

@@ -121,7 +121,7 @@ impl Drop for FolderLock {
     }
 }
 
-/// Whether the locked file still has the name. If not, its last owner has just removed it.
+/// Whether the locked file still has its name. If not, its last owner has just removed it.
 fn is_still_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), std::fs::metadata(path)) {
         (Ok(locked), Ok(named)) => (locked.dev(), locked.ino()) == (named.dev(), named.ino()),

@@ -124,7 +124,7 @@ type ResponseAndWork = (
 );
 
 impl WasiHttpHooks for PooledClient {
-    /// The client sets the header if the protocol has it.
+    /// `false`, because the client sets the header itself where the protocol has it.
     fn set_host_header(&mut self) -> bool {
         false
     }

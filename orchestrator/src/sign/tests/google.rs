@@ -1,4 +1,4 @@
-//! Signing by Google, with a stand-in on loopback.
+//! Tests signing by Google, against a stand-in on loopback.
 
 use super::*;
 use crate::http_server::HttpServer;
@@ -13,10 +13,10 @@ use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use std::sync::Mutex;
 
-/// The paths that were asked for, with the tokens.
+/// The paths of the requests, each with its token.
 type Seen = Arc<Mutex<Vec<(String, String)>>>;
 
-/// Answers everything that signing needs; `sign_blob` says how signBlob answers the nth request.
+/// Answers every request that signing makes; `sign_blob` chooses the answer to the nth signBlob.
 struct FakeGoogle {
     server: HttpServer,
     seen: Seen,
@@ -76,7 +76,7 @@ impl FakeGoogle {
         )
     }
 
-    /// The tokens of the requests whose path ends so.
+    /// The tokens of the requests whose path has this ending.
     fn tokens(&self, ending: &str) -> Vec<String> {
         let seen = self.seen.lock().expect("not poisoned");
         let matching = seen.iter().filter(|(path, _)| path.ends_with(ending));
@@ -135,7 +135,7 @@ fn token_answer(token: &str) -> String {
     json!({ "access_token": token.replace(' ', "-"), "expires_in": 3600 }).to_string()
 }
 
-/// The token that a workload identity's exchange is asked with.
+/// The token that a workload presents in a token exchange.
 fn subject_of(body: &[u8]) -> String {
     let form = std::str::from_utf8(body).expect("text");
     let subject = form
@@ -341,7 +341,9 @@ async fn no_token_is_sent_unencrypted_to_another_machine() {
     let signer = UrlSigner::with_machine_account(plain, ENDPOINT.to_owned(), "archive".to_owned());
     let error = sign(&signer).await.expect_err("not signed");
     assert!(
-        error.to_string().contains("the URL of Google is not https"),
+        error
+            .to_string()
+            .contains("the URL of Google is not a valid https URL"),
         "{error}"
     );
     assert!(!error.is_transient());
