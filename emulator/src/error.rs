@@ -3,6 +3,38 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use quick_xml::escape::escape;
+use rustix::io::Errno;
+use std::io;
+use std::path::Path;
+
+/// What was to be done with a file when the system refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The file was to be read or looked at.
+    Read,
+    /// The file was to be written, together with its folder.
+    Write,
+    /// The file was to be removed.
+    Remove,
+}
+
+impl Access {
+    const fn verb(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Remove => "remove",
+        }
+    }
+
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Read => "CannotRead",
+            Self::Write => "CannotWrite",
+            Self::Remove => "CannotRemove",
+        }
+    }
+}
 
 /// Why a request is refused. Statuses and codes are GCS's unless a variant says otherwise.
 /// `Display` gives the `<Message>` of the document.
@@ -65,18 +97,90 @@ pub enum StoreError {
     /// The emulator does not support the method.
     #[error("The specified method is not allowed against this resource.")]
     MethodNotAllowed,
-    /// The disk is full. This code is our own: GCS has no disk to fill.
-    #[error("No space is left on the store's disk.")]
+    /// Something that is not a file has the object's name. Like the codes below, this one is our
+    /// own: GCS has no file system.
+    #[error("{file} is {kind}, not a file; move it out of the bucket's folder")]
+    NotAFile {
+        /// The name of what is there.
+        file: String,
+        /// What it is: `a symbolic link`.
+        kind: &'static str,
+    },
+    /// The object is larger than the reader accepts.
+    #[error("{file} has more than {bytes_max} bytes")]
+    LargerThan {
+        /// The object's file name.
+        file: String,
+        /// The reader's limit.
+        bytes_max: u64,
+    },
+    /// The disk is full.
+    #[error("no space is left on the store's disk; free some, then repeat the request")]
     NoSpaceLeft,
-    /// The object cannot be written to its folder, for this reason. This code is our own, too.
-    #[error("The store cannot write: {0}")]
-    CannotWrite(String),
+    /// The quota of the disk is used up.
+    #[error("the disk quota of the store's user is used up; free some space or raise the quota")]
+    QuotaExceeded,
+    /// The file system is mounted read-only.
+    #[error("the store's file system is read-only; remount it, or choose another folder")]
+    ReadOnlyFileSystem,
+    /// The process, or the system, has no file descriptors left.
+    #[error("no file descriptors are left; lower --parallel, or raise the limit with ulimit -n")]
+    NoFileDescriptors,
+    /// The system denies the emulator's user access to a file.
+    #[error(
+        "no permission to {verb} {file}; give the store's user access to it and to its folder",
+        verb = access.verb()
+    )]
+    FileAccessDenied {
+        /// What was to be done.
+        access: Access,
+        /// The object's file name.
+        file: String,
+    },
+    /// A file cannot be read or written for any other reason.
+    #[error("cannot {verb} {file}: {cause}", verb = access.verb())]
+    File {
+        /// What was to be done.
+        access: Access,
+        /// The object's file name.
+        file: String,
+        /// What the system answered.
+        cause: String,
+    },
     /// The emulator failed in any other way.
     #[error("We encountered an internal error. Please try again.")]
     InternalError,
 }
 
 impl StoreError {
+    /// The error for what the system answered to an operation on the file at `path`.
+    pub(crate) fn of_io(access: Access, path: &Path, error: &io::Error) -> Self {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        if let Some(inner) = inner {
+            return Self::clone(inner);
+        }
+        let file = file_name(path);
+        tracing::warn!(%file, %error, "cannot {} a file of a bucket", access.verb());
+        match error.kind() {
+            io::ErrorKind::StorageFull => Self::NoSpaceLeft,
+            io::ErrorKind::QuotaExceeded => Self::QuotaExceeded,
+            io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnlyFileSystem,
+            io::ErrorKind::PermissionDenied => Self::FileAccessDenied { access, file },
+            _ if matches!(
+                Errno::from_io_error(error),
+                Some(Errno::MFILE | Errno::NFILE)
+            ) =>
+            {
+                Self::NoFileDescriptors
+            }
+            _ => Self::File {
+                access,
+                file,
+                cause: error.to_string(),
+            },
+        }
+    }
+
     /// The HTTP status and the `<Code>` of the document.
     pub const fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
@@ -99,8 +203,15 @@ impl StoreError {
             Self::NoSuchKey => (StatusCode::NOT_FOUND, "NoSuchKey"),
             Self::InvalidRange => (StatusCode::RANGE_NOT_SATISFIABLE, "InvalidRange"),
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
+            // A client that retries 5xx except 507 does not repeat what cannot succeed.
+            Self::NotAFile { .. } => (StatusCode::CONFLICT, "NotAFile"),
             Self::NoSpaceLeft => (StatusCode::INSUFFICIENT_STORAGE, "NoSpaceLeft"),
-            Self::CannotWrite(_) => (StatusCode::INTERNAL_SERVER_ERROR, "CannotWrite"),
+            Self::QuotaExceeded => (StatusCode::INSUFFICIENT_STORAGE, "QuotaExceeded"),
+            Self::ReadOnlyFileSystem => (StatusCode::INSUFFICIENT_STORAGE, "ReadOnlyFileSystem"),
+            Self::NoFileDescriptors => (StatusCode::SERVICE_UNAVAILABLE, "NoFileDescriptors"),
+            Self::FileAccessDenied { .. } => (StatusCode::FORBIDDEN, "FileAccessDenied"),
+            Self::File { access, .. } => (StatusCode::INTERNAL_SERVER_ERROR, access.code()),
+            Self::LargerThan { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "LargerThan"),
             Self::InternalError => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
         }
     }
@@ -123,17 +234,95 @@ impl StoreError {
     }
 }
 
+impl From<StoreError> for io::Error {
+    fn from(error: StoreError) -> Self {
+        Self::other(error)
+    }
+}
+
+/// The name under which messages mention a file: the last part of its path. The rest of the path
+/// is none of a client's business.
+pub(crate) fn file_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    name.to_string_lossy().into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn an_error_message_is_escaped_in_the_document() {
-        let error = StoreError::CannotWrite("</Message><Code>x".to_owned());
+        let error = StoreError::File {
+            access: Access::Write,
+            file: "x".to_owned(),
+            cause: "</Message><Code>x".to_owned(),
+        };
         let document = error.to_document();
         assert_eq!(document.status(), 500);
         let text = String::from_utf8_lossy(document.body()).into_owned();
         assert!(text.contains("<Code>CannotWrite</Code>"), "{text}");
         assert!(text.contains("&lt;/Message&gt;&lt;Code&gt;x"), "{text}");
+    }
+
+    #[test]
+    fn what_the_system_refuses_is_said_with_what_to_do() {
+        let path = Path::new("/secret/folder/00.tar");
+        for (errno, status, code, message) in [
+            (
+                Errno::NOSPC,
+                507,
+                "NoSpaceLeft",
+                "no space is left on the store's disk; free some",
+            ),
+            (Errno::DQUOT, 507, "QuotaExceeded", "raise the quota"),
+            (
+                Errno::ROFS,
+                507,
+                "ReadOnlyFileSystem",
+                "read-only; remount it",
+            ),
+            (
+                Errno::MFILE,
+                503,
+                "NoFileDescriptors",
+                "no file descriptors are left; lower --parallel, or raise the limit with ulimit -n",
+            ),
+            (Errno::NFILE, 503, "NoFileDescriptors", "ulimit -n"),
+            (
+                Errno::ACCESS,
+                403,
+                "FileAccessDenied",
+                "no permission to write 00.tar; give",
+            ),
+            (
+                Errno::IO,
+                500,
+                "CannotWrite",
+                "cannot write 00.tar: Input/output error",
+            ),
+        ] {
+            let error = StoreError::of_io(Access::Write, path, &errno.into());
+            let answered = error.status_and_code();
+            assert_eq!((answered.0.as_u16(), answered.1), (status, code));
+            let shown = error.to_string();
+            assert!(shown.contains(message), "{shown}");
+            assert!(!shown.contains("/secret"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn an_error_that_went_through_io_is_still_itself() {
+        let error = StoreError::NotAFile {
+            file: "00.tar".to_owned(),
+            kind: "a symbolic link",
+        };
+        let through = io::Error::from(error.clone());
+        assert_eq!(
+            through.to_string(),
+            "00.tar is a symbolic link, not a file; move it out of the bucket's folder"
+        );
+        let path = Path::new("other");
+        assert_eq!(StoreError::of_io(Access::Read, path, &through), error);
     }
 }

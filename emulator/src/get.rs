@@ -1,8 +1,8 @@
 //! Answers GET and HEAD with an object, or with a byte range of it.
 
-use crate::error::StoreError;
+use crate::error::{Access, StoreError};
 use crate::headers::{describe, insert, text};
-use crate::objects::{ObjectMetadata, Objects, generation_of};
+use crate::objects::Objects;
 use crate::{StoreBody, on_disk};
 use futures::TryStreamExt as _;
 use http::header::{
@@ -22,45 +22,6 @@ use tokio_util::io::ReaderStream;
 /// The size of one read from an object's file, in bytes.
 const READ_BYTES: usize = 128 * 1024;
 
-/// How often an object is looked up and opened again if it is replaced in between.
-const OPEN_ATTEMPTS_MAX: u32 = 8;
-
-fn read_error(error: &io::Error) -> StoreError {
-    tracing::error!(%error, "cannot read an object");
-    StoreError::InternalError
-}
-
-async fn look_up(objects: Arc<Objects>, path: &Path) -> Result<ObjectMetadata, StoreError> {
-    let path = path.to_owned();
-    on_disk(move || {
-        objects
-            .metadata(&path)
-            .map_err(|error| read_error(&error))?
-            .ok_or(StoreError::NoSuchKey)
-    })
-    .await
-}
-
-/// Opens an object together with its metadata. Both are of the same generation, even if the object
-/// is being replaced.
-async fn open(
-    objects: Arc<Objects>,
-    path: &Path,
-) -> Result<(ObjectMetadata, tokio::fs::File), StoreError> {
-    for _ in 0..OPEN_ATTEMPTS_MAX {
-        let metadata = look_up(Arc::clone(&objects), path).await?;
-        let file = tokio::fs::File::open(path)
-            .await
-            .map_err(|error| read_error(&error))?;
-        let opened = file.metadata().await.map_err(|error| read_error(&error))?;
-        let generation = generation_of(&opened).map_err(|error| read_error(&error))?;
-        if generation == metadata.generation {
-            return Ok((metadata, file));
-        }
-    }
-    Err(StoreError::InternalError)
-}
-
 /// Answers with an object, or with the byte range that the `Range` header requests. The HTTP server
 /// omits the body for a HEAD.
 pub(crate) async fn get(
@@ -68,7 +29,12 @@ pub(crate) async fn get(
     path: PathBuf,
     headers: &HeaderMap,
 ) -> Result<Response<StoreBody>, StoreError> {
-    let (metadata, mut file) = open(objects, &path).await?;
+    let (path, metadata, file) = on_disk(move || {
+        let (metadata, file) = objects.open_object(&path)?.ok_or(StoreError::NoSuchKey)?;
+        Ok((path, metadata, file))
+    })
+    .await?;
+    let mut file = tokio::fs::File::from_std(file);
     let whole = 0..metadata.content_length;
     let requested = match text(headers, RANGE.as_str()) {
         Some(range) => byte_range(range, metadata.content_length)?,
@@ -81,7 +47,7 @@ pub(crate) async fn get(
     let bytes = requested.clone().unwrap_or(whole);
     file.seek(io::SeekFrom::Start(bytes.start))
         .await
-        .map_err(|error| read_error(&error))?;
+        .map_err(|error| StoreError::of_io(Access::Read, &path, &error))?;
     let length = bytes.end - bytes.start;
     let stream = ReaderStream::with_capacity(file.take(length), READ_BYTES).map_ok(Frame::data);
     let mut response = Response::new(StreamBody::new(stream).boxed_unsync());

@@ -3,18 +3,21 @@
 //! An object is staged, synced and then renamed, so it is either complete or absent. Its generation
 //! is the file's modification time in microseconds, which survives a restart.
 
+mod file;
 mod generation;
 mod name;
 mod partial;
+#[cfg(test)]
+mod tests;
 
-pub(crate) use generation::generation_of;
+pub(crate) use file::open_without_waiting;
 pub use generation::{GenerationMatch, current_generation};
 pub use partial::PartialObject;
 
 use crate::checksum::Crc32c;
-use crate::error::StoreError;
+use crate::error::{Access, StoreError, file_name};
 use crate::staging;
-use generation::{is_absent, next_generation};
+use generation::{generation_of, is_absent, next_generation};
 use std::collections::HashMap;
 use std::fs::{File, FileTimes};
 use std::io::{self, Read as _};
@@ -85,18 +88,24 @@ impl Objects {
     /// unless the checksum is cached.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// The file cannot be read, or [`StoreError::NotAFile`] inside an [`io::Error`] if something
+    /// else has the object's name.
     pub fn metadata(&self, path: &Path) -> io::Result<Option<ObjectMetadata>> {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if is_absent(&error) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
+        Ok(self.open_object(path)?.map(|(metadata, _)| metadata))
+    }
+
+    /// Opens the object at `path`, together with its metadata; `None` if there is no object. Both
+    /// are of the same generation, even if the object is being replaced. The file's position is
+    /// anywhere.
+    pub(crate) fn open_object(
+        &self,
+        path: &Path,
+    ) -> Result<Option<(ObjectMetadata, File)>, StoreError> {
+        let Some((file, metadata)) = file::open(path)? else {
             return Ok(None);
-        }
-        let generation = generation_of(&metadata)?;
+        };
+        let unreadable = |error| StoreError::of_io(Access::Read, path, &error);
+        let generation = generation_of(&metadata).map_err(unreadable)?;
         let cached = {
             let checksums = self
                 .checksums
@@ -107,16 +116,40 @@ impl Objects {
         let crc32c = match cached {
             Some((cached, crc32c)) if cached == generation => crc32c,
             _ => {
-                let crc32c = checksum(file)?;
+                let crc32c = checksum(&file).map_err(unreadable)?;
                 self.remember(path, generation, crc32c);
                 crc32c
             }
         };
-        Ok(Some(ObjectMetadata {
+        let metadata = ObjectMetadata {
             generation,
             content_length: metadata.len(),
             crc32c,
-        }))
+        };
+        Ok(Some((metadata, file)))
+    }
+
+    /// Reads the content and the generation of a small object; `None` if there is no object. Both
+    /// are of the same generation, even if the object is being replaced. No checksum is computed.
+    ///
+    /// # Errors
+    /// [`StoreError::LargerThan`] if it has more than `bytes_max` bytes, [`StoreError::NotAFile`]
+    /// if something else has its name, or another error if the file cannot be read.
+    pub fn read(&self, path: &Path, bytes_max: u64) -> Result<Option<(Vec<u8>, u64)>, StoreError> {
+        let Some((file, metadata)) = file::open(path)? else {
+            return Ok(None);
+        };
+        let unreadable = |error| StoreError::of_io(Access::Read, path, &error);
+        let generation = generation_of(&metadata).map_err(unreadable)?;
+        let mut bytes = Vec::new();
+        file.take(bytes_max.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(unreadable)?;
+        if bytes.len() as u64 > bytes_max {
+            let file = file_name(path);
+            return Err(StoreError::LargerThan { file, bytes_max });
+        }
+        Ok(Some((bytes, generation)))
     }
 
     fn remember(&self, path: &Path, generation: u64, crc32c: Crc32c) {
@@ -133,14 +166,14 @@ impl Objects {
     /// Checks whether a precondition holds at this moment.
     ///
     /// # Errors
-    /// [`StoreError::PreconditionFailed`] if it does not, or another error if the file's metadata
-    /// cannot be read.
+    /// [`StoreError::PreconditionFailed`] if it does not, [`StoreError::NotAFile`] if something
+    /// else has the object's name, or another error if the file's metadata cannot be read.
     pub fn check_generation(
         &self,
         path: &Path,
         condition: GenerationMatch,
     ) -> Result<(), StoreError> {
-        let current = current_generation(path).map_err(|error| write_error(&error))?;
+        let current = generation_at(path)?;
         if condition.holds(current) {
             Ok(())
         } else {
@@ -153,24 +186,42 @@ impl Objects {
     /// # Errors
     /// The folder is not writable.
     pub fn begin(&self, path: &Path) -> Result<PartialObject, StoreError> {
-        PartialObject::create(path).map_err(|error| write_error(&error))
+        PartialObject::create(path)
+    }
+
+    /// Writes a small object whole, if the precondition holds.
+    ///
+    /// # Errors
+    /// As [`Self::commit`]. What was there stays as it was then.
+    pub fn put(
+        &self,
+        path: &Path,
+        bytes: &[u8],
+        condition: GenerationMatch,
+    ) -> Result<ObjectMetadata, StoreError> {
+        self.check_generation(path, condition)?;
+        let mut partial = self.begin(path)?;
+        partial.append(bytes)?;
+        self.commit(partial, path, condition)
     }
 
     /// Gives a complete object its name if the precondition holds.
     ///
     /// # Errors
-    /// [`StoreError::PreconditionFailed`] if the precondition does not hold, or another error if
-    /// the object cannot be written to disk. The new object is discarded then.
+    /// [`StoreError::PreconditionFailed`] if the precondition does not hold,
+    /// [`StoreError::NotAFile`] if something else has the object's name, or another error if the
+    /// object cannot be written to disk. The new object is discarded then.
     pub fn commit(
         &self,
         partial: PartialObject,
         path: &Path,
         condition: GenerationMatch,
     ) -> Result<ObjectMetadata, StoreError> {
+        let unwritable = |error| StoreError::of_io(Access::Write, path, &error);
         let file = partial.staged.as_file();
-        file.sync_all().map_err(|error| write_error(&error))?;
+        file.sync_all().map_err(unwritable)?;
         let guard = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = current_generation(path).map_err(|error| write_error(&error))?;
+        let current = generation_at(path)?;
         if !condition.holds(current) {
             return Err(StoreError::PreconditionFailed);
         }
@@ -179,12 +230,10 @@ impl Objects {
         let crc32c = partial.crc32c;
         let content_length = partial.content_length;
         file.set_times(FileTimes::new().set_modified(modified))
-            .map_err(|error| write_error(&error))?;
-        partial
-            .staged
-            .persist(path)
-            .map_err(|error| write_error(&error.error))?;
-        sync_folder(path).map_err(|error| write_error(&error))?;
+            .map_err(unwritable)?;
+        let persisted = partial.staged.persist(path);
+        persisted.map_err(|error| unwritable(error.error))?;
+        sync_folder(path).map_err(unwritable)?;
         drop(guard);
         self.remember(path, generation, crc32c);
         Ok(ObjectMetadata {
@@ -197,17 +246,22 @@ impl Objects {
     /// Removes an object if the precondition holds, and returns whether there was one.
     ///
     /// # Errors
-    /// [`StoreError::PreconditionFailed`] if the precondition does not hold, or another error if
-    /// the object cannot be removed.
+    /// [`StoreError::PreconditionFailed`] if the precondition does not hold,
+    /// [`StoreError::NotAFile`] if something else has the object's name, or another error if the
+    /// object cannot be removed.
     pub fn remove(&self, path: &Path, condition: GenerationMatch) -> Result<bool, StoreError> {
         let _guard = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_generation(path, condition)?;
         match std::fs::remove_file(path) {
             Ok(()) => Ok(true),
             Err(error) if is_absent(&error) => Ok(false),
-            Err(error) => Err(write_error(&error)),
+            Err(error) => Err(StoreError::of_io(Access::Remove, path, &error)),
         }
     }
+}
+
+fn generation_at(path: &Path) -> Result<Option<u64>, StoreError> {
+    current_generation(path).map_err(|error| StoreError::of_io(Access::Read, path, &error))
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {
@@ -217,7 +271,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-fn checksum(mut file: File) -> io::Result<Crc32c> {
+fn checksum(mut file: &File) -> io::Result<Crc32c> {
     let mut buffer = vec![0; READ_BYTES];
     let mut crc32c = Crc32c::default();
     loop {
@@ -225,88 +279,5 @@ fn checksum(mut file: File) -> io::Result<Crc32c> {
             0 => return Ok(crc32c),
             read => crc32c = crc32c.append(&buffer[..read]),
         }
-    }
-}
-
-fn write_error(error: &io::Error) -> StoreError {
-    tracing::warn!(%error, "cannot write to a bucket's folder");
-    if error.kind() == io::ErrorKind::StorageFull {
-        StoreError::NoSpaceLeft
-    } else {
-        StoreError::CannotWrite(error.to_string())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn objects() -> (tempfile::TempDir, Objects) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let objects = Objects::open(folder.path().to_owned());
-        (folder, objects)
-    }
-
-    fn write(
-        objects: &Objects,
-        name: &str,
-        body: &[u8],
-        condition: GenerationMatch,
-    ) -> Result<ObjectMetadata, StoreError> {
-        let path = objects.path(name)?;
-        let mut partial = objects.begin(&path)?;
-        partial.append(body)?;
-        objects.commit(partial, &path, condition)
-    }
-
-    #[test]
-    fn an_object_appears_only_when_it_is_complete() {
-        let (folder, objects) = objects();
-        let path = objects.path("AB.tar").expect("a path");
-        let mut partial = objects.begin(&path).expect("begun");
-        partial.append(b"half").expect("appended");
-        assert_eq!(objects.metadata(&path).expect("metadata"), None);
-        drop(partial);
-        assert_eq!(
-            std::fs::read_dir(folder.path()).expect("read").count(),
-            0,
-            "a dropped upload leaves nothing behind"
-        );
-        let stored =
-            write(&objects, "AB.tar", b"123456789", GenerationMatch::Absent).expect("stored");
-        assert_eq!(stored.crc32c, Crc32c(0xE306_9283));
-        assert_eq!(objects.metadata(&path).expect("metadata"), Some(stored));
-        let reopened = Objects::open(folder.path().to_owned());
-        assert_eq!(reopened.metadata(&path).expect("metadata"), Some(stored));
-    }
-
-    #[test]
-    fn a_conditional_write_succeeds_only_over_the_expected_generation() {
-        let (_folder, objects) = objects();
-        let first = write(&objects, "x", b"1", GenerationMatch::Absent).expect("stored");
-        assert_eq!(
-            write(&objects, "x", b"2", GenerationMatch::Absent),
-            Err(StoreError::PreconditionFailed)
-        );
-        let second =
-            write(&objects, "x", b"2", GenerationMatch::Is(first.generation)).expect("stored");
-        assert!(second.generation > first.generation);
-        assert_eq!(
-            write(&objects, "x", b"3", GenerationMatch::Is(first.generation)),
-            Err(StoreError::PreconditionFailed)
-        );
-        let third = write(&objects, "x", b"3", GenerationMatch::Any).expect("stored");
-        assert!(third.generation > second.generation);
-    }
-
-    #[test]
-    fn a_file_from_1970_has_a_generation_that_a_precondition_can_name() {
-        let (_folder, objects) = objects();
-        let path = objects.path("x").expect("a path");
-        let stored = File::create(&path).expect("a file");
-        let times = FileTimes::new().set_modified(UNIX_EPOCH);
-        stored.set_times(times).expect("set");
-        assert_eq!(current_generation(&path).expect("metadata"), Some(1));
-        assert!(write(&objects, "x", b"2", GenerationMatch::Is(1)).is_ok());
     }
 }

@@ -4,8 +4,8 @@
 //! The writer holds a lock on the file. A staged file without a lock was left behind by a killed
 //! process and can be removed.
 
+use crate::objects::open_without_waiting;
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -58,10 +58,12 @@ fn remove_abandoned_below(folder: &Path, depth: usize) {
         if is_folder && depth > 0 {
             remove_abandoned_below(&path, depth - 1);
         }
-        if is_folder || !is_staged_name(&entry.file_name()) {
+        // Opening anything but a file could wait forever.
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if !is_file || !is_staged_name(&entry.file_name()) {
             continue;
         }
-        let is_abandoned = File::open(&path).is_ok_and(|file| file.try_lock().is_ok());
+        let is_abandoned = open_without_waiting(&path).is_ok_and(|file| file.try_lock().is_ok());
         if is_abandoned && let Err(error) = std::fs::remove_file(&path) {
             tracing::warn!(path = %path.display(), %error, "cannot remove an abandoned upload");
         }
@@ -88,5 +90,17 @@ mod tests {
         remove_abandoned(folder.path());
         assert!(abandoned.iter().all(|path| !path.exists()));
         assert!(in_progress.path().exists());
+    }
+
+    #[test]
+    fn a_pipe_or_a_link_with_a_staged_name_is_left_alone() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let folder = tempfile::tempdir().expect("a folder");
+        let fifo = folder.path().join(".prefix-tar-upload-fifo");
+        let link = folder.path().join(".prefix-tar-upload-link");
+        mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO");
+        std::os::unix::fs::symlink("/dev/zero", &link).expect("a link");
+        remove_abandoned(folder.path());
+        assert!(fifo.exists() && link.is_symlink());
     }
 }

@@ -1,5 +1,8 @@
 //! Generations of objects, and the preconditions on them.
 
+use super::file::look_at;
+#[cfg(doc)]
+use crate::error::StoreError;
 use std::io;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -28,13 +31,12 @@ impl GenerationMatch {
 /// The generation of the object at `path`, or `None` if there is no object.
 ///
 /// # Errors
-/// The file's metadata cannot be read.
+/// The file's metadata cannot be read, or [`StoreError::NotAFile`] inside an [`io::Error`] if
+/// something else has the object's name.
 pub fn current_generation(path: &Path) -> io::Result<Option<u64>> {
-    match std::fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => generation_of(&metadata).map(Some),
-        Ok(_) => Ok(None),
-        Err(error) if is_absent(&error) => Ok(None),
-        Err(error) => Err(error),
+    match look_at(path)? {
+        Some(metadata) => generation_of(&metadata).map(Some),
+        None => Ok(None),
     }
 }
 

@@ -1,29 +1,31 @@
 //! Writes an object that is not complete yet.
 
-use super::write_error;
 use crate::checksum::Crc32c;
-use crate::error::StoreError;
+use crate::error::{Access, StoreError};
 use crate::staging;
-use std::io::{self, Write as _};
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 /// An object that is being written. Dropping it discards it.
 #[derive(Debug)]
 pub struct PartialObject {
     pub(super) staged: tempfile::NamedTempFile,
+    /// The object's file. It names the object in messages.
+    path: PathBuf,
     pub(super) crc32c: Crc32c,
     pub(super) content_length: u64,
 }
 
 impl PartialObject {
     /// Begins an object that will be at `path`, and creates its folder if there is none.
-    pub(super) fn create(path: &Path) -> io::Result<Self> {
-        let parent = path
-            .parent()
-            .ok_or_else(|| io::Error::other("the object has no folder"))?;
-        std::fs::create_dir_all(parent)?;
+    pub(super) fn create(path: &Path) -> Result<Self, StoreError> {
+        let parent = path.parent().ok_or(StoreError::InternalError)?;
+        let staged = std::fs::create_dir_all(parent)
+            .and_then(|()| staging::create_in(parent))
+            .map_err(|error| StoreError::of_io(Access::Write, path, &error))?;
         Ok(Self {
-            staged: staging::create_in(parent)?,
+            staged,
+            path: path.to_owned(),
             crc32c: Crc32c::default(),
             content_length: 0,
         })
@@ -36,7 +38,7 @@ impl PartialObject {
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.staged
             .write_all(bytes)
-            .map_err(|error| write_error(&error))?;
+            .map_err(|error| StoreError::of_io(Access::Write, &self.path, &error))?;
         self.crc32c = self.crc32c.append(bytes);
         self.content_length += bytes.len() as u64;
         Ok(())

@@ -1,0 +1,157 @@
+use super::*;
+
+fn objects() -> (tempfile::TempDir, Objects) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let objects = Objects::open(folder.path().to_owned());
+    (folder, objects)
+}
+
+fn write(
+    objects: &Objects,
+    name: &str,
+    body: &[u8],
+    condition: GenerationMatch,
+) -> Result<ObjectMetadata, StoreError> {
+    let path = objects.path(name)?;
+    let mut partial = objects.begin(&path)?;
+    partial.append(body)?;
+    objects.commit(partial, &path, condition)
+}
+
+#[test]
+fn an_object_appears_only_when_it_is_complete() {
+    let (folder, objects) = objects();
+    let path = objects.path("AB.tar").expect("a path");
+    let mut partial = objects.begin(&path).expect("begun");
+    partial.append(b"half").expect("appended");
+    assert_eq!(objects.metadata(&path).expect("metadata"), None);
+    drop(partial);
+    assert_eq!(
+        std::fs::read_dir(folder.path()).expect("read").count(),
+        0,
+        "a dropped upload leaves nothing behind"
+    );
+    let stored = write(&objects, "AB.tar", b"123456789", GenerationMatch::Absent).expect("stored");
+    assert_eq!(stored.crc32c, Crc32c(0xE306_9283));
+    assert_eq!(objects.metadata(&path).expect("metadata"), Some(stored));
+    let reopened = Objects::open(folder.path().to_owned());
+    assert_eq!(reopened.metadata(&path).expect("metadata"), Some(stored));
+}
+
+#[test]
+fn a_conditional_write_succeeds_only_over_the_expected_generation() {
+    let (_folder, objects) = objects();
+    let first = write(&objects, "x", b"1", GenerationMatch::Absent).expect("stored");
+    assert_eq!(
+        write(&objects, "x", b"2", GenerationMatch::Absent),
+        Err(StoreError::PreconditionFailed)
+    );
+    let second = write(&objects, "x", b"2", GenerationMatch::Is(first.generation)).expect("stored");
+    assert!(second.generation > first.generation);
+    assert_eq!(
+        write(&objects, "x", b"3", GenerationMatch::Is(first.generation)),
+        Err(StoreError::PreconditionFailed)
+    );
+    let third = write(&objects, "x", b"3", GenerationMatch::Any).expect("stored");
+    assert!(third.generation > second.generation);
+}
+
+#[test]
+fn a_file_from_1970_has_a_generation_that_a_precondition_can_name() {
+    let (_folder, objects) = objects();
+    let path = objects.path("x").expect("a path");
+    let stored = File::create(&path).expect("a file");
+    let times = FileTimes::new().set_modified(UNIX_EPOCH);
+    stored.set_times(times).expect("set");
+    assert_eq!(current_generation(&path).expect("metadata"), Some(1));
+    assert!(write(&objects, "x", b"2", GenerationMatch::Is(1)).is_ok());
+}
+
+#[test]
+fn a_small_object_is_put_whole_under_its_condition_and_read_back_with_its_generation() {
+    let (folder, objects) = objects();
+    let path = objects.path("00.json").expect("a path");
+    assert_eq!(objects.read(&path, 10), Ok(None));
+    let first = objects.put(&path, b"1", GenerationMatch::Absent);
+    let first = first.expect("stored").generation;
+    assert_eq!(objects.read(&path, 1), Ok(Some((b"1".to_vec(), first))));
+    assert_eq!(
+        objects.put(&path, b"2", GenerationMatch::Absent),
+        Err(StoreError::PreconditionFailed)
+    );
+    let second = objects.put(&path, b"22", GenerationMatch::Is(first));
+    let second = second.expect("stored").generation;
+    assert!(second > first);
+    assert_eq!(
+        objects.put(&path, b"3", GenerationMatch::Is(first)),
+        Err(StoreError::PreconditionFailed)
+    );
+    assert_eq!(objects.read(&path, 2), Ok(Some((b"22".to_vec(), second))));
+    assert_eq!(current_generation(&path).expect("metadata"), Some(second));
+    assert_eq!(
+        objects.read(&path, 1),
+        Err(StoreError::LargerThan {
+            file: "00.json".to_owned(),
+            bytes_max: 1
+        })
+    );
+    let files = std::fs::read_dir(folder.path()).expect("read").count();
+    assert_eq!(files, 1, "nothing staged is left");
+}
+
+#[test]
+fn what_has_an_objects_name_but_is_no_file_is_neither_read_nor_written_nor_removed() {
+    let (folder, objects) = objects();
+    let outside = tempfile::tempdir().expect("a folder");
+    let target = outside.path().join("target");
+    std::fs::write(&target, b"kept").expect("written");
+    let link = folder.path().join("00.tar");
+    let dangling = folder.path().join("01.tar");
+    std::os::unix::fs::symlink(&target, &link).expect("a link");
+    std::os::unix::fs::symlink(outside.path().join("new"), &dangling).expect("a link");
+    let below = folder.path().join("02.tar");
+    std::fs::create_dir(&below).expect("a folder");
+    for (path, message) in [
+        (&link, "00.tar is a symbolic link, not a file"),
+        (&dangling, "01.tar is a symbolic link, not a file"),
+        (&below, "02.tar is a folder, not a file"),
+    ] {
+        let partial = objects.begin(path).expect("begun");
+        let any = GenerationMatch::Any;
+        for refused in [
+            objects
+                .metadata(path)
+                .map(drop)
+                .map_err(|error| error.to_string()),
+            current_generation(path)
+                .map(drop)
+                .map_err(|error| error.to_string()),
+            objects
+                .commit(partial, path, any)
+                .map(drop)
+                .map_err(|error| error.to_string()),
+            objects
+                .put(path, b"x", any)
+                .map(drop)
+                .map_err(|error| error.to_string()),
+            objects
+                .read(path, 10)
+                .map(drop)
+                .map_err(|error| error.to_string()),
+            objects
+                .remove(path, any)
+                .map(drop)
+                .map_err(|error| error.to_string()),
+            objects
+                .check_generation(path, any)
+                .map_err(|error| error.to_string()),
+        ] {
+            let refused = refused.expect_err("not an object");
+            assert!(refused.starts_with(message), "{refused}");
+        }
+    }
+    assert_eq!(std::fs::read(&target).expect("read"), b"kept");
+    assert_eq!(std::fs::read_dir(outside.path()).expect("read").count(), 1);
+    assert!(link.is_symlink() && dangling.is_symlink() && below.is_dir());
+    assert_eq!(std::fs::read_dir(folder.path()).expect("read").count(), 3);
+}
