@@ -38,7 +38,7 @@ use orchestrator::verify::{Verdict, verify};
 use prefix_tar::engine::length::LengthSample;
 use prefix_tar::protocol::configuration::{SOURCE_ENCODING, SOURCE_URL};
 use prefix_tar::protocol::failure::Failure;
-use prefix_tar::protocol::job::Job;
+use prefix_tar::protocol::job::{Job, Upload};
 use prefix_tar::protocol::prefix::{Prefix, RangeName};
 use prefix_tar::protocol::report::Report;
 use prefix_tar::protocol::source::{Encoding, SourceUrl};
@@ -90,6 +90,8 @@ pub(crate) fn run_config(source: &SourceUrl, folder: &Path, prefixes: &str) -> R
             parallel: 2,
             window: None,
             first_wait_max: Duration::from_millis(1),
+            give_up_after: Duration::from_secs(5),
+            waits_for_source: false,
         },
         encoding: None,
         deadline: DEADLINE,
@@ -203,11 +205,7 @@ impl Fixture {
     pub(crate) async fn job(&self, prefix: Prefix) -> Job {
         Job {
             prefix,
-            upload: self
-                .destination
-                .prepare(prefix)
-                .await
-                .expect("a signed URL"),
+            upload: signed_upload(&self.destination, prefix).await,
             content_length: None,
             window: None,
         }
@@ -241,6 +239,15 @@ impl Fixture {
         drop(self.destination);
         files_of(self.folder.path()).into_keys().collect()
     }
+}
+
+/// Signs an upload of a prefix over what is there now.
+pub(crate) async fn signed_upload(destination: &FolderDestination, prefix: Prefix) -> Upload {
+    let tar = format!("{prefix}.tar");
+    let base = destination.archive().generation(&tar);
+    let base = base.await.expect("a readable folder");
+    let upload = destination.sign_upload(prefix, &base).await;
+    upload.expect("a signed URL")
 }
 
 /// A fixture with default settings.

@@ -5,18 +5,21 @@ pub mod folder;
 pub mod layout;
 pub mod location;
 pub mod manifest;
+pub mod run_record;
 
 use crate::gcs::client::BucketClient;
 use crate::gcs::options::ObjectOptions;
+use crate::verify::tar_check::check_tar;
 use bucket::BucketArchive;
 use folder::FolderArchive;
-use layout::{MANIFEST_NAME, report_name};
+use layout::{MANIFEST_NAME, RUN_RECORD_NAME, report_name};
 use location::ArchiveLocation;
 use manifest::Manifest;
 use prefix_tar::limits::REPORT_BYTES_MAX;
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
+use run_record::{RUN_RECORD_BYTES_MAX, RunRecord};
 use serde::de::DeserializeOwned;
 use std::io::Read;
 use std::ops::Range;
@@ -25,6 +28,27 @@ use std::sync::Arc;
 
 /// A manifest, in bytes. With 256 objects it has about 40 KB.
 pub const MANIFEST_BYTES_MAX: usize = 1024 * 1024;
+
+/// What a conditional write expects to find: the generation of a file, or `None` for no file.
+pub type Base = Option<String>;
+
+/// A small file that was read whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredFile {
+    /// Its content.
+    pub content: Vec<u8>,
+    /// Its generation.
+    pub generation: String,
+}
+
+/// A file of the archive's books, and what a write that replaces it expects to find.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versioned<T> {
+    /// What the file says; `None` if it is missing or not valid.
+    pub value: Option<T>,
+    /// The state that was read.
+    pub base: Base,
+}
 
 /// An object's metadata in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +67,28 @@ impl StoredObject {
     /// Whether the object is the tar that `report` describes.
     pub fn matches(&self, report: &Report) -> bool {
         self.content_length == report.content_length && self.crc32c == report.crc32c
+    }
+}
+
+/// The index of a tar that was read from end to end, and every range of which is valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TarIndex {
+    /// The size of each range in bytes, in order.
+    pub range_bytes: Vec<u32>,
+    /// Hashes.
+    pub hashes: u64,
+    /// Data of all ranges in bytes.
+    pub data_bytes: u64,
+    /// The tar's length in bytes.
+    pub content_length: u64,
+    /// The tar's checksum.
+    pub crc32c: Crc32c,
+}
+
+impl TarIndex {
+    /// Whether this is the index of `object`.
+    pub fn is_of(&self, object: &StoredObject) -> bool {
+        self.content_length == object.content_length && self.crc32c == object.crc32c
     }
 }
 
@@ -89,7 +135,13 @@ pub trait Archive: Send + Sync {
     ///
     /// # Errors
     /// The file exists but cannot be read, or is larger.
-    async fn read(&self, file: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, ReadError>;
+    async fn read(&self, file: &str, bytes_max: usize) -> Result<Option<StoredFile>, ReadError>;
+
+    /// The generation of any file of the archive, without reading it.
+    ///
+    /// # Errors
+    /// The store or the folder does not say.
+    async fn generation(&self, file: &str) -> Result<Base, ReadError>;
 
     /// The metadata of a prefix's tar. In a folder, this may read the whole tar for its checksum.
     ///
@@ -119,13 +171,28 @@ pub trait Archive: Send + Sync {
         byte_range: Range<u64>,
     ) -> Result<Option<Vec<u8>>, ReadError>;
 
+    /// Reads a prefix's tar from end to end: its index, or what is wrong with it.
+    ///
+    /// # Errors
+    /// The tar exists but cannot be read.
+    async fn index_tar(
+        &self,
+        prefix: Prefix,
+    ) -> Result<Option<Result<TarIndex, String>>, ReadError> {
+        match self.open_tar(prefix).await? {
+            Some(tar) => index(tar, prefix).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// The manifest.
     ///
     /// # Errors
     /// It exists, but cannot be read or is not a manifest.
     async fn manifest(&self) -> Result<Option<Manifest>, ReadError> {
-        let text = self.read(MANIFEST_NAME, MANIFEST_BYTES_MAX).await?;
-        text.map(|text| parse(MANIFEST_NAME, &text)).transpose()
+        let file = self.read(MANIFEST_NAME, MANIFEST_BYTES_MAX).await?;
+        file.map(|file| parse(MANIFEST_NAME, &file.content))
+            .transpose()
     }
 
     /// The report of a prefix.
@@ -133,10 +200,88 @@ pub trait Archive: Send + Sync {
     /// # Errors
     /// It exists, but cannot be read or is not a report.
     async fn report(&self, prefix: Prefix) -> Result<Option<Report>, ReadError> {
-        let file = report_name(prefix);
-        let text = self.read(&file, REPORT_BYTES_MAX).await?;
-        text.map(|text| parse(&file, &text)).transpose()
+        let name = report_name(prefix);
+        let file = self.read(&name, REPORT_BYTES_MAX).await?;
+        file.map(|file| parse(&name, &file.content)).transpose()
     }
+}
+
+/// Reads a tar on a thread that may block.
+async fn index(tar: TarReader, prefix: Prefix) -> Result<Result<TarIndex, String>, ReadError> {
+    let unreadable = |reason: String| ReadError::Unreadable {
+        file: layout::tar_name(prefix),
+        reason,
+        is_transient: true,
+    };
+    let check = tokio::task::spawn_blocking(move || check_tar(tar, prefix, None))
+        .await
+        .map_err(|error| unreadable(error.to_string()))?;
+    if let Some(error) = check.unreadable {
+        return Err(unreadable(error.to_string()));
+    }
+    if !check.is_whole() {
+        let lines = check.damages.into_lines();
+        return Ok(Err(lines.join("; ")));
+    }
+    Ok(Ok(TarIndex {
+        range_bytes: check.range_bytes,
+        hashes: check.hashes,
+        data_bytes: check.data_bytes,
+        content_length: check.content_length,
+        crc32c: check.crc32c,
+    }))
+}
+
+/// Reads the manifest for a run that will replace it.
+///
+/// # Errors
+/// It cannot be read.
+pub async fn manifest_to_replace(archive: &dyn Archive) -> Result<Versioned<Manifest>, ReadError> {
+    versioned(archive, MANIFEST_NAME, MANIFEST_BYTES_MAX).await
+}
+
+/// Reads a report for a run that may replace it.
+///
+/// # Errors
+/// It cannot be read.
+pub async fn report_to_replace(
+    archive: &dyn Archive,
+    prefix: Prefix,
+) -> Result<Versioned<Report>, ReadError> {
+    versioned(archive, &report_name(prefix), REPORT_BYTES_MAX).await
+}
+
+/// Reads the record of the latest run.
+///
+/// # Errors
+/// It cannot be read.
+pub async fn run_record(archive: &dyn Archive) -> Result<Versioned<RunRecord>, ReadError> {
+    versioned(archive, RUN_RECORD_NAME, RUN_RECORD_BYTES_MAX).await
+}
+
+/// Reads a file that a run may replace. A file that is not valid has no value, but a generation.
+async fn versioned<T: DeserializeOwned>(
+    archive: &dyn Archive,
+    name: &str,
+    bytes_max: usize,
+) -> Result<Versioned<T>, ReadError> {
+    let Some(file) = archive.read(name, bytes_max).await? else {
+        return Ok(Versioned {
+            value: None,
+            base: None,
+        });
+    };
+    let value = match parse(name, &file.content) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            tracing::warn!(%error, "an invalid file counts as missing");
+            None
+        }
+    };
+    Ok(Versioned {
+        value,
+        base: Some(file.generation),
+    })
 }
 
 fn parse<T: DeserializeOwned>(file: &str, text: &[u8]) -> Result<T, ReadError> {
@@ -144,20 +289,6 @@ fn parse<T: DeserializeOwned>(file: &str, text: &[u8]) -> Result<T, ReadError> {
         file: file.to_owned(),
         reason: error.to_string(),
     })
-}
-
-/// Treats a file that exists but is not valid as missing: a run replaces it.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn valid_or_missing<T>(read: Result<Option<T>, ReadError>) -> Result<Option<T>, ReadError> {
-    match read {
-        Err(error @ ReadError::Invalid { .. }) => {
-            tracing::warn!(%error, "an invalid file counts as missing");
-            Ok(None)
-        }
-        read => read,
-    }
 }
 
 /// Opens the archive at `location` for reading. `options` and `ca_file` concern buckets.

@@ -1,19 +1,18 @@
-//! Where a run writes its archive: signed uploads for the component, then reports and the manifest.
+//! Where a run writes its archive: signed uploads for the component, and conditional writes of the books.
 
 pub mod bucket;
 pub mod folder;
 
-use crate::archive::manifest::Manifest;
-use crate::archive::{Archive, ReadError};
+use crate::archive::{Archive, Base, ReadError};
 use crate::gcs::client::RequestError;
 use crate::origin::Origin;
 use crate::sign::SignError;
+use emulator::error::StoreError;
 use prefix_tar::protocol::failure::{Failure, FailureKind};
 use prefix_tar::protocol::job::Upload;
 use prefix_tar::protocol::prefix::Prefix;
-use prefix_tar::protocol::report::Report;
-use std::io;
-use std::path::Path;
+use prefix_tar::protocol::signed_url::SignedUrl;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How much longer a signed URL lives than the invocation that uses it.
@@ -38,8 +37,8 @@ pub enum DestinationError {
         operation: &'static str,
         /// The file's path.
         file: String,
-        /// What the system answered.
-        cause: io::Error,
+        /// What came back.
+        cause: StoreError,
     },
     /// The store confirmed a write with another checksum, or with none.
     #[error("{object} was stored with another checksum than {expected}, or without one")]
@@ -55,14 +54,6 @@ pub enum DestinationError {
 }
 
 impl DestinationError {
-    fn file(operation: &'static str, path: &Path, cause: io::Error) -> Self {
-        Self::File {
-            operation,
-            file: path.display().to_string(),
-            cause,
-        }
-    }
-
     /// Whether a later attempt may succeed.
     pub fn is_transient(&self) -> bool {
         match self {
@@ -87,6 +78,29 @@ impl From<DestinationError> for Failure {
     }
 }
 
+/// Permission to write one small file once.
+#[derive(Debug)]
+pub struct WritePermit {
+    /// The file.
+    pub file: String,
+    /// What it may replace.
+    pub base: Base,
+    /// The signed URL of a bucket, and the headers that go with it.
+    pub signed: Option<(SignedUrl, BTreeMap<String, String>)>,
+}
+
+/// What became of a conditional write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// The file has this content and this generation.
+    Done {
+        /// The generation.
+        generation: String,
+    },
+    /// The file is not in the state that the write expected: somebody else has written it.
+    Conflict,
+}
+
 /// Where a run writes its archive.
 #[async_trait::async_trait]
 pub trait Destination: Send + Sync {
@@ -96,22 +110,28 @@ pub trait Destination: Send + Sync {
     /// Reads what the archive already holds.
     fn archive(&self) -> &dyn Archive;
 
-    /// Prepares a run: removes the manifest, which is no longer true.
-    async fn begin(&self) -> Result<(), DestinationError>;
+    /// Whether other processes can write to the archive at the same time. A folder is locked; a bucket is not.
+    fn is_shared(&self) -> bool;
 
-    /// Prepares an attempt at `prefix`: signs a PUT that replaces exactly the generation that is
-    /// there now. A folder also removes the earlier report; in a bucket, its checksum distinguishes
-    /// it from the new one.
-    async fn prepare(&self, prefix: Prefix) -> Result<Upload, DestinationError>;
+    /// How long an upload URL is valid after its signature.
+    fn upload_life(&self) -> Duration;
 
-    /// Removes the tar of a prefix, which is not what was sent, if it still has this generation.
+    /// Signs the PUT of a prefix's tar. It can only replace `base`.
+    async fn sign_upload(&self, prefix: Prefix, base: &Base) -> Result<Upload, DestinationError>;
+
+    /// Removes the tar of a prefix if it still has this generation: it is not what was sent.
     async fn discard(&self, prefix: Prefix, generation: &str) -> Result<(), DestinationError>;
 
-    /// Writes a report, whole or not at all.
-    async fn write_report(&self, report: &Report) -> Result<(), DestinationError>;
+    /// Prepares a write of a small file that can only replace `base`. In a bucket, it can only be used for five
+    /// minutes, whatever happens to this process.
+    async fn permit_write(&self, file: &str, base: Base) -> Result<WritePermit, DestinationError>;
 
-    /// Writes the manifest, whole or not at all.
-    async fn write_manifest(&self, manifest: &Manifest) -> Result<(), DestinationError>;
+    /// Writes a small file, whole or not at all.
+    async fn write(
+        &self,
+        permit: WritePermit,
+        content: Vec<u8>,
+    ) -> Result<Written, DestinationError>;
 
     /// The owner of a stale lock that this run took over, if there was one.
     fn took_over_from(&self) -> Option<String> {

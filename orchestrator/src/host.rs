@@ -46,6 +46,11 @@ pub trait Host: Send + Sync {
     /// configures them.
     fn allow_upload(&mut self, origin: Origin);
 
+    /// Whether the component runs in this process, so that what it reports needs no proof.
+    fn is_in_process(&self) -> bool {
+        false
+    }
+
     /// Runs one invocation. It returns a report only if the store has the whole tar. Dropping the future ends the
     /// invocation.
     async fn invoke(

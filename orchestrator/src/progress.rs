@@ -68,6 +68,29 @@ fn skipped_line(prefixes: usize) -> String {
     format!("skipped {prefixes} stored by an earlier run; --force mirrors them again")
 }
 
+/// An outage as one line: what is down, since when, and when the run gives up.
+fn outage_line(failure: &Failure, elapsed: Duration, give_up_after: Duration) -> String {
+    format!(
+        "no progress for {}: {failure}; giving up after {}",
+        humanize::duration(elapsed),
+        humanize::duration(give_up_after)
+    )
+}
+
+fn outage_ended_line(elapsed: Duration) -> String {
+    format!(
+        "resumed after {} without progress",
+        humanize::duration(elapsed)
+    )
+}
+
+fn waiting_line(wait: Duration) -> String {
+    format!(
+        "an unfinished run has written here; waiting {} until none of its uploads can arrive any more",
+        humanize::duration(wait)
+    )
+}
+
 fn stored_line(stored: &StoredPrefix) -> String {
     let totals = stored.totals;
     let rate = humanize::per_second(totals.ranges, stored.duration);
@@ -112,6 +135,7 @@ mod tests {
                 content_length: 140_001_280,
                 crc32c: Crc32c(1),
                 generation: Some("7".to_owned()),
+                run: None,
             },
             totals: Totals {
                 prefixes: 1,

@@ -1,18 +1,20 @@
-//! One run, from a source to a destination: skips what is stored, dispatches the rest, writes the manifest.
+//! One run, from a source to a destination: opens a transaction, dispatches what is not stored, writes the manifest.
 
 mod attempts;
 pub mod dispatch;
 pub mod event;
 pub mod hint;
+mod liveness;
+#[cfg(test)]
+mod memory_store;
 pub mod outcome;
 pub mod plan;
-pub mod resume;
+mod resume;
 pub mod retry;
 pub mod shutdown;
+pub mod transaction;
 
 use crate::archive::location::ArchiveLocation;
-use crate::archive::manifest::Manifest;
-use crate::archive::valid_or_missing;
 use crate::destination::Destination;
 use crate::destination::bucket::BucketDestination;
 use crate::destination::folder::FolderDestination;
@@ -28,16 +30,15 @@ use jiff::Timestamp;
 use outcome::{FinishedRun, Outcome, StoredPrefix};
 use plan::PrefixSet;
 use prefix_tar::protocol::configuration::{SOURCE_ENCODING, SOURCE_URL};
-use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::source::{Encoding, SourceUrl};
 use prefix_tar::protocol::token::Token;
 use shutdown::Shutdown;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use transaction::{Opening, Request, Transaction};
 
 /// What runs the component.
 #[derive(Clone, Debug)]
@@ -118,40 +119,103 @@ impl RunConfig {
         if let Some(owner) = destination.took_over_from() {
             event::send(&events, RunEvent::TookOver { owner }).await;
         }
-        let (began, started) = (Instant::now(), Timestamp::now());
-        let skipped = self.skipped(&*destination, &shutdown).await?;
-        // The manifest stays true until the first write.
-        if skipped.len() < self.prefixes.count() && !shutdown.graceful.is_cancelled() {
-            destination.begin().await?;
+        let began = Instant::now();
+        let opening = self.open(&destination, &shutdown, &events).await?;
+        let outcome = match opening {
+            Opening::Complete(stored) => {
+                report_skipped(&stored, &events).await;
+                Outcome::of_skipped(stored)
+            }
+            Opening::Begun {
+                transaction,
+                stored,
+            } => {
+                report_skipped(&stored, &events).await;
+                let skipped = Outcome::of_skipped(stored);
+                self.run_open(transaction, skipped, host, shutdown, events)
+                    .await?
+            }
+            Opening::Stopped | Opening::Wait { .. } => Outcome {
+                not_done: self.prefixes.iter().collect(),
+                ..Outcome::default()
+            },
+        };
+        let elapsed = began.elapsed();
+        destination.close().await;
+        Ok(FinishedRun { outcome, elapsed })
+    }
+
+    /// Opens the transaction, and waits if it has to.
+    async fn open(
+        &self,
+        destination: &Arc<dyn Destination>,
+        shutdown: &Shutdown,
+        events: &mpsc::Sender<RunEvent>,
+    ) -> anyhow::Result<Opening> {
+        let source = self.source.to_string();
+        loop {
+            let request = Request {
+                source: &source,
+                prefixes: &self.prefixes,
+                force: self.force,
+                now: Timestamp::now(),
+                random: fastrand::u32(..),
+            };
+            let opened = Transaction::open(Arc::clone(destination), request, &shutdown.graceful);
+            let opening = tokio::select! {
+                opening = opened => opening?,
+                () = shutdown.immediate.cancelled() => Opening::Stopped,
+            };
+            let Opening::Wait { until } = opening else {
+                return Ok(opening);
+            };
+            let wait = until.duration_since(Timestamp::now());
+            let wait = Duration::try_from(wait).unwrap_or_default();
+            event::send(events, RunEvent::Waiting { wait }).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = shutdown.graceful.cancelled() => return Ok(Opening::Stopped),
+            }
         }
-        if !skipped.is_empty() {
-            event::send(&events, RunEvent::Skipped(skipped.clone())).await;
-        }
-        let skipped: BTreeMap<Prefix, StoredPrefix> = skipped
-            .into_iter()
-            .map(|stored| (stored.prefix, stored))
-            .collect();
-        let remaining = self
-            .prefixes
-            .iter()
-            .filter(|prefix| !skipped.contains_key(prefix));
-        let mut outcome = dispatch::run(
+    }
+
+    /// Runs what is not stored yet. The manifest is written if everything is stored then; if not, the same command
+    /// resumes the run.
+    async fn run_open(
+        &self,
+        transaction: Transaction,
+        skipped: Outcome,
+        host: Box<dyn Host>,
+        shutdown: Shutdown,
+        events: mpsc::Sender<RunEvent>,
+    ) -> anyhow::Result<Outcome> {
+        let transaction = Arc::new(transaction);
+        let mut settings = self.dispatch;
+        // The source has delivered to an earlier process of this run.
+        settings.waits_for_source |= !skipped.skipped.is_empty();
+        let remaining = self.prefixes.iter();
+        let remaining = remaining.filter(|prefix| !skipped.skipped.contains_key(prefix));
+        let immediate = shutdown.immediate.clone();
+        let outcome = dispatch::run(
             remaining,
             Arc::from(host),
-            Arc::clone(&destination),
-            self.dispatch,
+            Arc::clone(&transaction),
+            settings,
             shutdown,
             events,
         )
         .await;
-        outcome.skipped = skipped;
+        let outcome = Outcome {
+            skipped: skipped.skipped,
+            ..outcome
+        };
         if outcome.is_complete() {
-            self.write_manifest(&*destination, &outcome, started)
-                .await?;
+            let finished = Timestamp::now().to_string();
+            transaction.finish(&outcome.archived(), &finished).await?;
+        } else if !immediate.is_cancelled() {
+            transaction.close().await;
         }
-        let elapsed = began.elapsed();
-        destination.close().await;
-        Ok(FinishedRun { outcome, elapsed })
+        Ok(outcome)
     }
 
     /// Opens the destination as the run is configured.
@@ -222,59 +286,10 @@ impl RunConfig {
         })
         .await?
     }
+}
 
-    /// The prefixes that an earlier run has stored and this one skips.
-    async fn skipped(
-        &self,
-        destination: &dyn Destination,
-        shutdown: &Shutdown,
-    ) -> anyhow::Result<Vec<StoredPrefix>> {
-        if self.force {
-            return Ok(Vec::new());
-        }
-        let stored = resume::stored(
-            self.prefixes.iter(),
-            destination.archive(),
-            &self.source,
-            &shutdown.graceful,
-        );
-        tokio::select! {
-            stored = stored => Ok(stored?),
-            () = shutdown.immediate.cancelled() => Ok(Vec::new()),
-        }
-    }
-
-    async fn write_manifest(
-        &self,
-        destination: &dyn Destination,
-        outcome: &Outcome,
-        started: Timestamp,
-    ) -> anyhow::Result<()> {
-        let manifest = self.manifest(outcome, started);
-        // A run that stored nothing leaves the manifest, and its times, as they are.
-        if outcome.stored.is_empty() {
-            let existing = valid_or_missing(destination.archive().manifest().await)?;
-            if existing.is_some_and(|existing| existing.describes_the_same_archive_as(&manifest)) {
-                return Ok(());
-            }
-        }
-        destination.write_manifest(&manifest).await?;
-        Ok(())
-    }
-
-    fn manifest(&self, outcome: &Outcome, started: Timestamp) -> Manifest {
-        let archived = outcome.archived();
-        Manifest {
-            tool: "prefix-tar".to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            source: self.source.to_string(),
-            started: started.to_string(),
-            finished: Timestamp::now().to_string(),
-            totals: archived.iter().map(|stored| stored.totals).sum(),
-            objects: archived
-                .iter()
-                .map(|stored| stored.object.clone())
-                .collect(),
-        }
+async fn report_skipped(stored: &[StoredPrefix], events: &mpsc::Sender<RunEvent>) {
+    if !stored.is_empty() {
+        event::send(events, RunEvent::Skipped(stored.to_vec())).await;
     }
 }

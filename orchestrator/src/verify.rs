@@ -4,6 +4,9 @@
 //! The `tar` crate reads the tars, so that a mistake in our own encoder does not go unnoticed. The
 //! component's own check judges the ranges, because there is only one rule.
 
+pub(crate) mod tar_check;
+mod text;
+
 use crate::archive::layout::{MANIFEST_NAME, report_name, tar_name};
 use crate::archive::manifest::{Manifest, ManifestObject, Totals};
 use crate::archive::{Archive, TarReader};

@@ -41,8 +41,10 @@ pub enum FailureKind {
     StorePrecondition,
     /// The store answered with another status than 200.
     StoreStatus,
-    /// The store's checksum differs from the checksum of the bytes sent, or is missing.
+    /// The store's checksum differs from the checksum of the bytes sent.
     StoreChecksum,
+    /// The store took the object but stated no checksum.
+    StoreUnconfirmed,
     /// The invocation ended without a final event: it trapped, or its host ended it.
     Died,
     /// The invocation was stopped at its deadline.
@@ -52,6 +54,11 @@ pub enum FailureKind {
     /// The destination could not be prepared, or did not take the report. Set by the orchestrator
     /// only.
     Destination,
+    /// The report of an invocation is not valid or not true: the store does not have what it says.
+    /// Set by the orchestrator only.
+    ReportInvalid,
+    /// Another run has taken over the archive. Set by the orchestrator only.
+    Superseded,
 }
 
 impl FailureKind {
@@ -73,10 +80,13 @@ impl FailureKind {
             Self::StorePrecondition => "store_precondition",
             Self::StoreStatus => "store_status",
             Self::StoreChecksum => "store_checksum",
+            Self::StoreUnconfirmed => "store_unconfirmed",
             Self::Died => "died",
             Self::Deadline => "deadline",
             Self::HostUnreachable => "host_unreachable",
             Self::Destination => "destination",
+            Self::ReportInvalid => "report_invalid",
+            Self::Superseded => "superseded",
         }
     }
 }

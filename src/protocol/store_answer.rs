@@ -43,7 +43,7 @@ pub fn refusal(operation: &str, method: &str, status: u16, code: Option<&str>) -
             "{answered}; the signing account needs {}",
             permissions_needed(method)
         ),
-        (403, "ExpiredToken" | "RequestTimeTooSkewed") => {
+        (400..=403, "ExpiredToken" | "RequestTimeTooSkewed") => {
             format!("{answered}; is the clock of the signing machine correct?")
         }
         (412, _) => format!(
@@ -51,6 +51,12 @@ pub fn refusal(operation: &str, method: &str, status: u16, code: Option<&str>) -
         ),
         _ => answered.to_owned(),
     }
+}
+
+/// Whether a `<Code>` says that a signature is too old or from the future, so that a new one may be
+/// accepted.
+pub fn is_expired(code: Option<&str>) -> bool {
+    matches!(code, Some("ExpiredToken" | "RequestTimeTooSkewed"))
 }
 
 /// Whether a retry may get another status, from a store or a source: 408, 429, and server errors

@@ -20,7 +20,7 @@ use crate::protocol::failure::{Failure, FailureKind};
 use crate::protocol::job;
 use crate::protocol::prefix::RangeName;
 use crate::protocol::store_answer::{
-    crc32c_of_goog_hash, error_code, is_transient_status, refusal,
+    crc32c_of_goog_hash, error_code, is_expired, is_transient_status, refusal,
 };
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -261,6 +261,10 @@ impl Upload {
         let failure = match status {
             // The next job is signed for the generation that exists then.
             412 => Failure::transient(FailureKind::StorePrecondition, message),
+            // The next job is signed anew.
+            400..=403 if is_expired(code.as_deref()) => {
+                Failure::transient(FailureKind::StoreDenied, message)
+            }
             401 | 403 => Failure::permanent(FailureKind::StoreDenied, message),
             300..=399 => {
                 let message = message + "; redirects are not followed";
@@ -330,8 +334,9 @@ impl Upload {
                     sent.crc32c
                 ),
             ),
-            None => Failure::permanent(
-                FailureKind::StoreChecksum,
+            // Not every store states it with the answer to a PUT. The orchestrator asks by HEAD.
+            None => Failure::transient(
+                FailureKind::StoreUnconfirmed,
                 format!(
                     "{operation} was answered without a CRC32C in x-goog-hash; is this store GCS or compatible?"
                 ),

@@ -6,6 +6,8 @@ use crate::harness::{
     assert_extracts_to, files_of, generated, run, run_config, run_whole, tars_of, verified,
 };
 use orchestrator::generate::HASHES_PER_RANGE;
+use orchestrator::run::event::RUN_EVENTS_MAX;
+use orchestrator::run::shutdown::Shutdown;
 use prefix_tar::protocol::report::Report;
 use prefix_tar::protocol::source::Encoding;
 use std::collections::BTreeMap;
@@ -65,7 +67,14 @@ async fn an_archive_is_whole_with_its_reports_and_its_manifest() {
     let files = files_of(archive.path());
     assert_eq!(
         files.keys().collect::<Vec<_>>(),
-        ["AB.json", "AB.tar", "FF.json", "FF.tar", "manifest.json"]
+        [
+            "AB.json",
+            "AB.tar",
+            "FF.json",
+            "FF.tar",
+            "manifest.json",
+            "run.json"
+        ]
     );
     let verdict = verified(archive.path());
     assert_eq!(verdict.damages, []);
@@ -87,13 +96,21 @@ async fn an_archive_is_whole_with_its_reports_and_its_manifest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_run_replaces_what_the_first_left() {
+async fn an_archive_of_another_source_is_replaced_by_force_only() {
     let (first, second) = (generated("00", 30), generated("00", 60));
     let archive = tempfile::tempdir().expect("a folder");
     let source = Source::of_folder(first.path()).await;
     run_whole(run_config(&source.url(), archive.path(), "00")).await;
+    let before = files_of(archive.path());
     let source = Source::of_folder(second.path()).await;
-    run_whole(run_config(&source.url(), archive.path(), "00")).await;
+    let mut config = run_config(&source.url(), archive.path(), "00");
+    let (sender, _events) = tokio::sync::mpsc::channel(RUN_EVENTS_MAX);
+    let refused = config.clone().run(Shutdown::default(), sender).await;
+    let refused = format!("{:#}", refused.expect_err("another source"));
+    assert!(refused.contains("replace it with --force"), "{refused}");
+    assert!(files_of(archive.path()) == before, "a file has changed");
+    config.force = true;
+    run_whole(config).await;
     assert_extracts_to(archive.path(), second.path());
     let verdict = verified(archive.path());
     assert_eq!(verdict.damages, []);
@@ -145,7 +162,7 @@ async fn a_prefix_that_fails_is_named_and_the_others_are_stored_without_a_manife
     assert_eq!(
         files,
         [
-            "00.json", "00.tar", "02.json", "02.tar", "03.json", "03.tar"
+            "00.json", "00.tar", "02.json", "02.tar", "03.json", "03.tar", "run.json"
         ]
     );
 }

@@ -6,8 +6,7 @@ use crate::harness::faulty_source::{FaultySource, body_of};
 use crate::harness::hosts::{RunningHost, Setup, every_host, spin_up};
 use crate::harness::program::measured;
 use crate::harness::source::{listener, valid_body};
-use crate::harness::{DEADLINE, expected_tar, files_of, prefix};
-use orchestrator::destination::Destination as _;
+use crate::harness::{DEADLINE, expected_tar, files_of, prefix, signed_upload};
 use orchestrator::destination::folder::FolderDestination;
 use orchestrator::host::FailedInvocation;
 use prefix_tar::engine::tar::RECORD_BYTES;
@@ -48,7 +47,7 @@ impl Store {
         let ab = prefix("AB");
         let job = Job {
             prefix: ab,
-            upload: self.destination.prepare(ab).await.expect("signed"),
+            upload: signed_upload(&self.destination, ab).await,
             content_length,
             window: None,
         };

@@ -6,8 +6,7 @@ use crate::harness::hosts::{RunningHost, Setup, every_host};
 use crate::harness::latency::LatencyProxy;
 use crate::harness::program::measured;
 use crate::harness::source::{Source, listener};
-use crate::harness::{DEADLINE, default_fixture, generated, prefix};
-use orchestrator::destination::Destination as _;
+use crate::harness::{DEADLINE, default_fixture, generated, prefix, signed_upload};
 use orchestrator::destination::folder::{FolderDestination, serve};
 use orchestrator::generate::HASHES_PER_RANGE;
 use orchestrator::http_server::HttpServer;
@@ -92,7 +91,7 @@ impl DistantPeers {
         let ab = prefix("AB");
         let job = Job {
             prefix: ab,
-            upload: self.destination.prepare(ab).await.expect("signed"),
+            upload: signed_upload(&self.destination, ab).await,
             content_length: None,
             window: Some(window),
         };

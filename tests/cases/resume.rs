@@ -21,14 +21,16 @@ async fn good_source() -> FaultySource {
     FaultySource::start(|range| body_of(range, LINES), |_, _| None).await
 }
 
-/// The manifest without its times and its generations, which are times, too.
+/// The manifest without its runs, its times and its generations, which are times, too.
 fn manifest(archive: &Path) -> Value {
     let text = std::fs::read(archive.join("manifest.json")).expect("a manifest");
     let mut manifest: Value = serde_json::from_slice(&text).expect("JSON");
     for time in ["started", "finished"] {
         assert!(manifest[time].take().is_string());
     }
+    assert!(manifest["run"].take().is_string());
     for object in manifest["objects"].as_array_mut().expect("objects") {
+        assert!(object["run"].take().is_string());
         assert!(object["generation"].take().is_string());
     }
     manifest

@@ -1,7 +1,7 @@
 //! An archive in a bucket.
 
 use super::layout::tar_name;
-use super::{Archive, ReadError, StoredObject, TarReader};
+use super::{Archive, Base, ReadError, StoredFile, StoredObject, TarReader};
 use crate::gcs::client::{Answer, BucketClient, RequestError};
 use bytes::{Buf as _, Bytes};
 use http::{HeaderMap, Method};
@@ -15,6 +15,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
+
+/// The header with an object's generation.
+const GENERATION: &str = "x-goog-generation";
 
 /// The longest wait for the next piece of a tar.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -49,6 +52,15 @@ impl BucketArchive {
         }
     }
 
+    fn generation_in(&self, answer: &Answer, file: &str) -> Result<String, ReadError> {
+        let generation = text(&answer.headers, GENERATION).map(str::to_owned);
+        generation.ok_or_else(|| ReadError::Unreadable {
+            file: format!("{}/{file}", self.client.path()),
+            reason: "the store states no generation; is this store GCS or compatible?".to_owned(),
+            is_transient: false,
+        })
+    }
+
     fn invalid(&self, file: &str, reason: String) -> ReadError {
         ReadError::Invalid {
             file: format!("{}/{file}", self.client.path()),
@@ -59,14 +71,25 @@ impl BucketArchive {
 
 #[async_trait::async_trait]
 impl Archive for BucketArchive {
-    async fn read(&self, file: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, ReadError> {
+    async fn read(&self, file: &str, bytes_max: usize) -> Result<Option<StoredFile>, ReadError> {
         let Some(answer) = self.find(Method::GET, file, None).await? else {
             return Ok(None);
         };
         if answer.body.len() > bytes_max {
             return Err(self.invalid(file, format!("it has more than {bytes_max} bytes")));
         }
-        Ok(Some(answer.body.into()))
+        let generation = self.generation_in(&answer, file)?;
+        Ok(Some(StoredFile {
+            content: answer.body.into(),
+            generation,
+        }))
+    }
+
+    async fn generation(&self, file: &str) -> Result<Base, ReadError> {
+        let found = self.find(Method::HEAD, file, None).await?;
+        found
+            .map(|answer| self.generation_in(&answer, file))
+            .transpose()
     }
 
     async fn object(&self, prefix: Prefix) -> Result<Option<StoredObject>, ReadError> {
@@ -78,7 +101,7 @@ impl Archive for BucketArchive {
         let length = text(headers, "x-goog-stored-content-length")
             .or_else(|| text(headers, "content-length"))
             .and_then(|length| length.parse().ok());
-        let generation = text(headers, "x-goog-generation");
+        let generation = text(headers, GENERATION);
         match (length, crc32c_of(headers), generation) {
             (Some(content_length), Some(crc32c), Some(generation)) => Ok(Some(StoredObject {
                 content_length,

@@ -1,12 +1,13 @@
 //! An archive in a local folder.
 
 use super::layout::tar_name;
-use super::{Archive, ReadError, StoredObject, TarReader};
-use emulator::objects::Objects;
+use super::{Archive, Base, ReadError, StoredFile, StoredObject, TarReader};
+use emulator::error::StoreError;
+use emulator::objects::{Objects, current_generation};
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::prefix::Prefix;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -55,21 +56,33 @@ impl FolderArchive {
 
 #[async_trait::async_trait]
 impl Archive for FolderArchive {
-    async fn read(&self, file: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, ReadError> {
-        let read = move |path: &Path| {
-            let mut bytes = Vec::new();
-            let limit = bytes_max as u64 + 1;
-            File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        let bytes = self.on_file(file, read).await?;
-        if bytes.as_ref().is_some_and(|bytes| bytes.len() > bytes_max) {
-            return Err(ReadError::Invalid {
+    async fn read(&self, file: &str, bytes_max: usize) -> Result<Option<StoredFile>, ReadError> {
+        let objects = Arc::clone(&self.objects);
+        let read = self
+            .on_file(file, move |path| {
+                Ok(match objects.read(path, bytes_max as u64) {
+                    Err(StoreError::LargerThan { .. }) => None,
+                    read => Some(read?),
+                })
+            })
+            .await?;
+        match read.flatten() {
+            Some(found) => Ok(found.map(|(content, generation)| StoredFile {
+                content,
+                generation: generation.to_string(),
+            })),
+            None => Err(ReadError::Invalid {
                 file: self.folder.join(file).display().to_string(),
                 reason: format!("it has more than {bytes_max} bytes"),
-            });
+            }),
         }
-        Ok(bytes)
+    }
+
+    async fn generation(&self, file: &str) -> Result<Base, ReadError> {
+        let generation = self.on_file(file, current_generation).await?;
+        Ok(generation
+            .flatten()
+            .map(|generation| generation.to_string()))
     }
 
     async fn object(&self, prefix: Prefix) -> Result<Option<StoredObject>, ReadError> {

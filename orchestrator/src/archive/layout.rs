@@ -1,9 +1,12 @@
-//! The names of an archive's files: `AB.tar`, `AB.json` and `manifest.json` under one location.
+//! The names of an archive's files: `AB.tar`, `AB.json`, `manifest.json` and `run.json` under one location.
 
 use prefix_tar::protocol::prefix::Prefix;
 
 /// The manifest.
 pub const MANIFEST_NAME: &str = "manifest.json";
+
+/// The record of the latest run.
+pub const RUN_RECORD_NAME: &str = "run.json";
 
 /// The tar of a prefix.
 pub fn tar_name(prefix: Prefix) -> String {

@@ -1,9 +1,10 @@
-//! [`Manifest`]: what an archive holds. It is written last, so it exists only when the archive is complete.
+//! [`Manifest`]: what an archive holds. A run writes it last, when every report fits its tar.
 
 use super::layout::tar_name;
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
+use prefix_tar::protocol::run_id::RunId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,9 @@ pub struct ManifestObject {
     pub crc32c: Crc32c,
     /// The generation, if the store gave one.
     pub generation: Option<String>,
+    /// The run that stored it; unknown for objects that version 0.1.0 stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
 }
 
 impl ManifestObject {
@@ -32,6 +36,7 @@ impl ManifestObject {
             content_length: report.content_length,
             crc32c: report.crc32c,
             generation: report.generation.clone(),
+            run: report.run.clone(),
         }
     }
 }
@@ -100,6 +105,9 @@ pub struct Manifest {
     pub tool: String,
     /// The version that wrote it.
     pub version: String,
+    /// The run that wrote it; unknown for manifests of version 0.1.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
     /// The source's base URL.
     pub source: String,
     /// When the run started, in RFC 3339.
@@ -113,7 +121,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Whether both describe the same archive, whatever their times and versions.
+    /// Whether both describe the same archive, whatever their runs, times and versions.
     pub fn describes_the_same_archive_as(&self, other: &Self) -> bool {
         (&self.source, &self.totals, &self.objects)
             == (&other.source, &other.totals, &other.objects)

@@ -7,7 +7,7 @@ use crate::host::remote::ComponentUrl;
 use crate::invoke_token;
 use crate::run::dispatch::{DispatchSettings, PARALLEL_MAX};
 use crate::run::plan::PrefixSet;
-use crate::run::retry::FIRST_WAIT_MAX;
+use crate::run::retry::{FIRST_WAIT_MAX, GIVE_UP_AFTER_DEFAULT};
 use crate::run::{HostChoice, RemoteComponents};
 use clap::{Args, ValueEnum};
 use prefix_tar::limits::{WINDOW_DEFAULT, WINDOW_MAX};
@@ -128,6 +128,11 @@ pub(super) struct Tuning {
     /// Stop an invocation after this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = DEADLINE_DEFAULT.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
     deadline: u64,
+
+    /// Ride out an outage for this many seconds. Before the source has answered at all, a run waits only if this is set
+    /// [default: 600]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=604_800))]
+    give_up_after: Option<u64>,
 }
 
 impl Tuning {
@@ -136,6 +141,10 @@ impl Tuning {
             parallel: usize::from(self.parallel),
             window: Some(self.window),
             first_wait_max: FIRST_WAIT_MAX,
+            give_up_after: self
+                .give_up_after
+                .map_or(GIVE_UP_AFTER_DEFAULT, Duration::from_secs),
+            waits_for_source: self.give_up_after.is_some(),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::resource_usage::ResourceUsage;
 use crate::run::dispatch::{DispatchSettings, PARALLEL_MAX};
 use crate::run::outcome::{FinishedRun, StoredPrefix};
 use crate::run::plan::PrefixSet;
-use crate::run::retry::FIRST_WAIT_MAX;
+use crate::run::retry::{FIRST_WAIT_MAX, GIVE_UP_AFTER_DEFAULT};
 use crate::run::shutdown::Shutdown;
 use crate::run::{HostChoice, RunConfig};
 use clap::Args;
@@ -101,6 +101,8 @@ impl Demo {
                 parallel: usize::from(self.parallel),
                 window: None,
                 first_wait_max: FIRST_WAIT_MAX,
+                give_up_after: GIVE_UP_AFTER_DEFAULT,
+                waits_for_source: false,
             },
             encoding: None,
             deadline: DEADLINE_DEFAULT,

@@ -1,21 +1,18 @@
 //! Writes an archive to a path in a bucket of Google Cloud Storage.
 
-use super::{Destination, DestinationError, EXPIRY_MARGIN};
-use crate::archive::Archive;
+use super::{Destination, DestinationError, EXPIRY_MARGIN, WritePermit, Written};
 use crate::archive::bucket::{BucketArchive, crc32c_of};
-use crate::archive::layout::{MANIFEST_NAME, report_name, tar_name};
-use crate::archive::manifest::Manifest;
+use crate::archive::layout::tar_name;
+use crate::archive::{Archive, Base};
 use crate::gcs::client::{BucketClient, RequestError};
 use crate::gcs::options::ObjectOptions;
 use crate::gcs::path::BucketPath;
 use crate::origin::Origin;
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::job::Upload;
 use prefix_tar::protocol::prefix::Prefix;
-use prefix_tar::protocol::report::Report;
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,6 +20,9 @@ use std::time::Duration;
 
 /// The precondition on an object's generation; 0 means that it must not exist.
 const GENERATION_MATCH: &str = "x-goog-if-generation-match";
+
+/// How long a signed write of a small file is valid. Short, because a later run waits for its end.
+const WRITE_EXPIRY: Duration = Duration::from_secs(300);
 
 /// A path in a bucket.
 #[derive(Debug)]
@@ -54,33 +54,23 @@ impl BucketDestination {
         })
     }
 
-    async fn put_json(&self, file: &str, value: &impl Serialize) -> Result<(), DestinationError> {
-        let mut text = serde_json::to_vec(value)
-            .map_err(|error| DestinationError::Other(format!("cannot encode {file}: {error}")))?;
-        text.push(b'\n');
-        let expected = Crc32c(crc32c::crc32c(&text));
+    fn headers_for(&self, content_type: &str, base: &Base) -> BTreeMap<String, String> {
         let mut headers = self.headers.clone();
-        headers.insert("content-type".to_owned(), "application/json".to_owned());
-        let answer = self
-            .client
-            .send(Method::PUT, file, &headers, text.into())
-            .await?;
-        if answer.status == StatusCode::OK {
-            return if crc32c_of(&answer.headers) == Some(expected) {
-                Ok(())
-            } else {
-                Err(DestinationError::Checksum {
-                    object: self.client.path().object(file),
-                    expected: expected.to_string(),
-                })
-            };
-        }
-        // An earlier attempt may have succeeded although its answer was lost. An account that may only create objects
-        // is denied the second one.
-        match self.client.find(Method::HEAD, file, None).await {
-            Ok(Some(found)) if crc32c_of(&found.headers) == Some(expected) => Ok(()),
-            _ => Err(answer.into_error().into()),
-        }
+        headers.insert("content-type".to_owned(), content_type.to_owned());
+        let generation = base.clone().unwrap_or_else(|| "0".to_owned());
+        headers.insert(GENERATION_MATCH.to_owned(), generation);
+        headers
+    }
+
+    /// What the file is now, if its content is the expected one: its generation.
+    async fn generation_if(
+        &self,
+        file: &str,
+        expected: Crc32c,
+    ) -> Result<Option<String>, DestinationError> {
+        let found = self.client.find(Method::HEAD, file, None).await?;
+        let found = found.filter(|found| crc32c_of(&found.headers) == Some(expected));
+        Ok(found.and_then(|found| generation_in(&found.headers)))
     }
 
     async fn remove(
@@ -109,30 +99,16 @@ impl Destination for BucketDestination {
         &self.archive
     }
 
-    async fn begin(&self) -> Result<(), DestinationError> {
-        let manifest = self.client.find(Method::HEAD, MANIFEST_NAME, None).await?;
-        if manifest.is_none() {
-            return Ok(());
-        }
-        self.remove(MANIFEST_NAME, &BTreeMap::new())
-            .await
-            .map_err(|error| {
-                DestinationError::Other(format!(
-                    "{} holds a complete archive whose manifest cannot be removed; write to another path: {error}",
-                    self.client.path()
-                ))
-            })
+    fn is_shared(&self) -> bool {
+        true
     }
 
-    async fn prepare(&self, prefix: Prefix) -> Result<Upload, DestinationError> {
-        let generation = self
-            .archive
-            .object(prefix)
-            .await?
-            .map_or_else(|| "0".to_owned(), |object| object.generation);
-        let mut headers = self.headers.clone();
-        headers.insert("content-type".to_owned(), "application/x-tar".to_owned());
-        headers.insert(GENERATION_MATCH.to_owned(), generation);
+    fn upload_life(&self) -> Duration {
+        self.expiry
+    }
+
+    async fn sign_upload(&self, prefix: Prefix, base: &Base) -> Result<Upload, DestinationError> {
+        let headers = self.headers_for("application/x-tar", base);
         let url = self
             .client
             .sign_put(&tar_name(prefix), &headers, self.expiry)
@@ -145,11 +121,57 @@ impl Destination for BucketDestination {
         Ok(self.remove(&tar_name(prefix), &headers).await?)
     }
 
-    async fn write_report(&self, report: &Report) -> Result<(), DestinationError> {
-        self.put_json(&report_name(report.prefix), report).await
+    async fn permit_write(&self, file: &str, base: Base) -> Result<WritePermit, DestinationError> {
+        let headers = self.headers_for("application/json", &base);
+        let url = self.client.sign_put(file, &headers, WRITE_EXPIRY).await?;
+        Ok(WritePermit {
+            file: file.to_owned(),
+            base,
+            signed: Some((url, headers)),
+        })
     }
 
-    async fn write_manifest(&self, manifest: &Manifest) -> Result<(), DestinationError> {
-        self.put_json(MANIFEST_NAME, manifest).await
+    async fn write(
+        &self,
+        permit: WritePermit,
+        content: Vec<u8>,
+    ) -> Result<Written, DestinationError> {
+        let file = permit.file.as_str();
+        let (url, headers) = permit
+            .signed
+            .ok_or_else(|| DestinationError::Other(format!("the write of {file} is not signed")))?;
+        let expected = Crc32c(crc32c::crc32c(&content));
+        let answer = self
+            .client
+            .put_signed(&url, file, &headers, content.into())
+            .await?;
+        if answer.status == StatusCode::OK {
+            let generation = generation_in(&answer.headers);
+            if let (Some(stored), Some(generation)) = (crc32c_of(&answer.headers), generation)
+                && stored == expected
+            {
+                return Ok(Written::Done { generation });
+            }
+            // Not every store states its checksum with the answer to a PUT.
+            return match self.generation_if(file, expected).await? {
+                Some(generation) => Ok(Written::Done { generation }),
+                None => Err(DestinationError::Checksum {
+                    object: self.client.path().object(file),
+                    expected: expected.to_string(),
+                }),
+            };
+        }
+        // An earlier attempt may have succeeded although its answer was lost. An account that may only create objects
+        // is denied the second one.
+        match self.generation_if(file, expected).await {
+            Ok(Some(generation)) => Ok(Written::Done { generation }),
+            _ if answer.status == StatusCode::PRECONDITION_FAILED => Ok(Written::Conflict),
+            _ => Err(answer.into_error().into()),
+        }
     }
+}
+
+fn generation_in(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get("x-goog-generation")?;
+    value.to_str().ok().map(str::to_owned)
 }

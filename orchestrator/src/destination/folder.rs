@@ -3,28 +3,26 @@
 
 mod lock;
 
-use super::{Destination, DestinationError, EXPIRY_MARGIN};
-use crate::archive::Archive;
+use super::{Destination, DestinationError, EXPIRY_MARGIN, WritePermit, Written};
 use crate::archive::folder::FolderArchive;
-use crate::archive::layout::{MANIFEST_NAME, report_name, tar_name};
-use crate::archive::manifest::Manifest;
+use crate::archive::layout::tar_name;
+use crate::archive::{Archive, Base};
 use crate::http_server::HttpServer;
 use crate::origin::{InProcessBody, InProcessServer, Origin};
 use crate::sign::UrlSigner;
 use anyhow::Context as _;
+use emulator::error::StoreError;
 use emulator::key::ServiceAccountKey;
-use emulator::objects::{GenerationMatch, Objects, current_generation};
+use emulator::objects::{GenerationMatch, Objects};
 use emulator::signature::Verifier;
-use emulator::{Buckets, Emulator, staging};
+use emulator::{Buckets, Emulator};
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use lock::FolderLock;
 use prefix_tar::protocol::job::Upload;
 use prefix_tar::protocol::prefix::Prefix;
-use prefix_tar::protocol::report::Report;
-use serde::Serialize;
 use std::collections::BTreeMap;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -136,6 +134,25 @@ impl FolderDestination {
         })
     }
 
+    /// Runs blocking work on a file of the archive. `operation` names it in the error.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        file: &str,
+        work: impl FnOnce(&Path) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, DestinationError> {
+        let path = self.folder.join(file);
+        let task = tokio::task::spawn_blocking(move || {
+            work(&path).map_err(|cause| DestinationError::File {
+                operation,
+                file: path.display().to_string(),
+                cause,
+            })
+        });
+        task.await
+            .unwrap_or_else(|error| Err(DestinationError::Other(error.to_string())))
+    }
+
     /// Waits until every upload has ended, or gives up after ten seconds.
     pub async fn uploads_ended(&self) {
         let ended = timeout(CLOSE_TIMEOUT, self.emulator.uploads_ended()).await;
@@ -143,18 +160,6 @@ impl FolderDestination {
             let seconds = CLOSE_TIMEOUT.as_secs();
             tracing::warn!("uploads have not ended after {seconds} s");
         }
-    }
-
-    async fn write_json(&self, file: &str, value: &impl Serialize) -> Result<(), DestinationError> {
-        let path = self.folder.join(file);
-        let mut text = serde_json::to_vec(value)
-            .map_err(|error| DestinationError::Other(format!("cannot encode {file}: {error}")))?;
-        text.push(b'\n');
-        on_disk("write", path, move |path| write_whole(path, &text)).await
-    }
-
-    async fn remove(&self, file: &str) -> Result<(), DestinationError> {
-        on_disk("remove", self.folder.join(file), remove_if_present).await
     }
 }
 
@@ -188,50 +193,63 @@ impl Destination for FolderDestination {
         &self.archive
     }
 
-    async fn begin(&self) -> Result<(), DestinationError> {
-        self.remove(MANIFEST_NAME).await
+    fn is_shared(&self) -> bool {
+        false
     }
 
-    async fn prepare(&self, prefix: Prefix) -> Result<Upload, DestinationError> {
-        self.remove(&report_name(prefix)).await?;
-        let object = tar_name(prefix);
-        let path = self.folder.join(&object);
-        let generation = on_disk("inspect", path, current_generation).await?;
+    fn upload_life(&self) -> Duration {
+        self.expiry
+    }
+
+    async fn sign_upload(&self, prefix: Prefix, base: &Base) -> Result<Upload, DestinationError> {
         let headers = BTreeMap::from([
             ("content-type".to_owned(), "application/x-tar".to_owned()),
             (
                 "x-goog-if-generation-match".to_owned(),
-                generation.unwrap_or(0).to_string(),
+                base.clone().unwrap_or_else(|| "0".to_owned()),
             ),
         ]);
         let url = self
             .signer
-            .sign(Method::PUT, &object, &headers, self.expiry)
+            .sign(Method::PUT, &tar_name(prefix), &headers, self.expiry)
             .await?;
         Ok(Upload { url, headers })
     }
 
     async fn discard(&self, prefix: Prefix, generation: &str) -> Result<(), DestinationError> {
-        let condition = generation
-            .parse()
-            .map(GenerationMatch::Is)
-            .map_err(|_| DestinationError::Other(format!("`{generation}` is not a generation")))?;
+        let condition = condition_on(&Some(generation.to_owned()))?;
         let objects = Arc::clone(&self.objects);
-        on_disk("remove", self.folder.join(tar_name(prefix)), move |path| {
-            objects
-                .remove(path, condition)
-                .map(drop)
-                .map_err(io::Error::other)
+        self.on_disk("remove", &tar_name(prefix), move |path| {
+            objects.remove(path, condition).map(drop)
         })
         .await
     }
 
-    async fn write_report(&self, report: &Report) -> Result<(), DestinationError> {
-        self.write_json(&report_name(report.prefix), report).await
+    async fn permit_write(&self, file: &str, base: Base) -> Result<WritePermit, DestinationError> {
+        Ok(WritePermit {
+            file: file.to_owned(),
+            base,
+            signed: None,
+        })
     }
 
-    async fn write_manifest(&self, manifest: &Manifest) -> Result<(), DestinationError> {
-        self.write_json(MANIFEST_NAME, manifest).await
+    async fn write(
+        &self,
+        permit: WritePermit,
+        content: Vec<u8>,
+    ) -> Result<Written, DestinationError> {
+        let condition = condition_on(&permit.base)?;
+        let objects = Arc::clone(&self.objects);
+        self.on_disk("write", &permit.file, move |path| {
+            match objects.put(path, &content, condition) {
+                Ok(metadata) => Ok(Written::Done {
+                    generation: metadata.generation.to_string(),
+                }),
+                Err(StoreError::PreconditionFailed) => Ok(Written::Conflict),
+                Err(error) => Err(error),
+            }
+        })
+        .await
     }
 
     fn took_over_from(&self) -> Option<String> {
@@ -259,31 +277,13 @@ fn check_writable(folder: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write to the destination {shown}"))
 }
 
-/// Runs blocking work on a file. `operation` names it in the error.
-async fn on_disk<T: Send + 'static>(
-    operation: &'static str,
-    path: PathBuf,
-    work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
-) -> Result<T, DestinationError> {
-    let task = tokio::task::spawn_blocking(move || {
-        work(&path).map_err(|cause| DestinationError::file(operation, &path, cause))
-    });
-    task.await
-        .unwrap_or_else(|error| Err(DestinationError::Other(error.to_string())))
-}
-
-fn remove_if_present(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+/// The condition that a file is in the state `base`.
+fn condition_on(base: &Base) -> Result<GenerationMatch, DestinationError> {
+    match base {
+        None => Ok(GenerationMatch::Absent),
+        Some(generation) => generation
+            .parse()
+            .map(GenerationMatch::Is)
+            .map_err(|_| DestinationError::Other(format!("`{generation}` is not a generation"))),
     }
-}
-
-fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut staged = staging::create_in(folder)?;
-    staged.write_all(text)?;
-    staged.as_file().sync_all()?;
-    staged.persist(path)?;
-    std::fs::File::open(folder)?.sync_all()
 }

@@ -178,6 +178,34 @@ impl BucketClient {
             .await
     }
 
+    /// Sends a PUT whose URL is already signed, until the answer is not transient, and returns it. `headers` are those
+    /// that were signed.
+    ///
+    /// # Errors
+    /// The last attempt was not answered.
+    pub async fn put_signed(
+        &self,
+        url: &SignedUrl,
+        file: &str,
+        headers: &BTreeMap<String, String>,
+        body: Bytes,
+    ) -> Result<Answer, RequestError> {
+        let unsigned = Unsigned {
+            operation: self.operation(Method::PUT, file),
+            headers,
+            byte_range: None,
+            body,
+        };
+        let attempt = || async {
+            let operation = &unsigned.operation;
+            in_time(operation, async {
+                read_whole(self.exchange(url, &unsigned).await?, operation).await
+            })
+            .await
+        };
+        retry(attempt, |answer: &Answer| answer.status).await
+    }
+
     /// Sends a request until the answer is not transient, and returns it.
     ///
     /// # Errors
@@ -287,16 +315,26 @@ impl BucketClient {
 
     /// Signs and sends a request once.
     async fn attempt(&self, unsigned: &Unsigned<'_>) -> Result<Response<Incoming>, RequestError> {
+        let Operation { method, object } = &unsigned.operation;
+        let url = self
+            .signer
+            .sign(method.clone(), object, unsigned.headers, EXPIRY)
+            .await?;
+        self.exchange(&url, unsigned).await
+    }
+
+    /// Sends a request once, to the URL that was signed for it.
+    async fn exchange(
+        &self,
+        url: &SignedUrl,
+        unsigned: &Unsigned<'_>,
+    ) -> Result<Response<Incoming>, RequestError> {
         let Unsigned {
             operation,
             headers,
             byte_range,
             body,
         } = unsigned;
-        let url = self
-            .signer
-            .sign(operation.method.clone(), &operation.object, headers, EXPIRY)
-            .await?;
         let mut request = Request::builder()
             .method(operation.method.clone())
             .uri(url.expose_secret());

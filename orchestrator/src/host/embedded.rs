@@ -222,6 +222,10 @@ impl Host for EmbeddedHost {
         self.clients.allow(origin);
     }
 
+    fn is_in_process(&self) -> bool {
+        true
+    }
+
     async fn invoke(
         &self,
         job: Job,

@@ -1,16 +1,23 @@
 //! Reports to a pipe or a log: a line for every event but starts and progress.
 
 use super::{
-    Reporter, failed_line, retrying_line, skipped_line, stored_line, took_over_line, write_line,
+    Reporter, failed_line, outage_ended_line, outage_line, retrying_line, skipped_line,
+    stored_line, took_over_line, waiting_line, write_line,
 };
 use crate::run::event::RunEvent;
 use std::io::Write;
+use std::time::Duration;
+
+/// How often an outage is mentioned.
+const OUTAGE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Writes lines.
 pub(super) struct Lines<Out> {
     out: Out,
     prefixes: usize,
     decided: usize,
+    /// When the present outage was last mentioned, in time since its beginning.
+    outage_mentioned: Option<Duration>,
 }
 
 impl<Out: Write> Lines<Out> {
@@ -19,6 +26,7 @@ impl<Out: Write> Lines<Out> {
             out,
             prefixes,
             decided: 0,
+            outage_mentioned: None,
         }
     }
 
@@ -46,6 +54,26 @@ impl<Out: Write + Send> Reporter for Lines<Out> {
                 let line = retrying_line(*prefix, failure, *wait);
                 write_line(&mut self.out, &line);
             }
+            RunEvent::Outage {
+                failure,
+                elapsed,
+                give_up_after,
+            } => {
+                let is_due = self
+                    .outage_mentioned
+                    .is_none_or(|mentioned| *elapsed >= mentioned + OUTAGE_INTERVAL);
+                if is_due {
+                    self.outage_mentioned = Some(*elapsed);
+                    let line = outage_line(failure, *elapsed, *give_up_after);
+                    write_line(&mut self.out, &line);
+                }
+            }
+            RunEvent::OutageEnded { elapsed } => {
+                if self.outage_mentioned.take().is_some() {
+                    write_line(&mut self.out, &outage_ended_line(*elapsed));
+                }
+            }
+            RunEvent::Waiting { wait } => write_line(&mut self.out, &waiting_line(*wait)),
             RunEvent::Stored(stored) => self.decide(&stored_line(stored)),
             RunEvent::Failed(failed) => self.decide(&failed_line(failed)),
         }

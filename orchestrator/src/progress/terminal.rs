@@ -1,6 +1,9 @@
 //! Reports to a terminal: one bar over all ranges, with retries and failures above it.
 
-use super::{Reporter, failed_line, retrying_line, skipped_line, took_over_line};
+use super::{
+    Reporter, failed_line, outage_ended_line, outage_line, retrying_line, skipped_line,
+    took_over_line, waiting_line,
+};
 use crate::host::InvocationProgress;
 use crate::humanize;
 use crate::run::event::RunEvent;
@@ -30,6 +33,8 @@ pub(super) struct Terminal {
     /// Ranges of the prefixes that have ended.
     decided_ranges: u64,
     data_bytes: u64,
+    /// What the present outage is.
+    outage: Option<String>,
 }
 
 impl Terminal {
@@ -56,6 +61,7 @@ impl Terminal {
             failed: 0,
             decided_ranges: 0,
             data_bytes: 0,
+            outage: None,
         }
     }
 
@@ -67,6 +73,9 @@ impl Terminal {
     }
 
     fn message(&self) -> String {
+        if let Some(outage) = &self.outage {
+            return outage.clone();
+        }
         let mut names: Vec<String> = self
             .in_progress
             .keys()
@@ -120,6 +129,17 @@ impl Reporter for Terminal {
                     .insert(*prefix, InvocationProgress::default());
                 self.bar.println(retrying_line(*prefix, failure, *wait));
             }
+            RunEvent::Outage {
+                failure,
+                elapsed,
+                give_up_after,
+            } => self.outage = Some(outage_line(failure, *elapsed, *give_up_after)),
+            RunEvent::OutageEnded { elapsed } => {
+                if self.outage.take().is_some() {
+                    self.bar.println(outage_ended_line(*elapsed));
+                }
+            }
+            RunEvent::Waiting { wait } => self.bar.println(waiting_line(*wait)),
             RunEvent::Stored(stored) => {
                 self.in_progress.remove(&stored.prefix);
                 self.stored += 1;

@@ -1,20 +1,21 @@
-//! Attempts one prefix until it is stored or its attempts are used up, each time with a newly
-//! signed URL. If the store's answer was lost, the object itself decides whether the attempt
-//! succeeded.
+//! The attempts at one prefix: each has a fresh job with a freshly signed URL. If the store's answer was lost, the
+//! object itself decides whether the attempt succeeded.
 
 use super::dispatch::DispatchSettings;
 use super::event::{self, RunEvent};
 use super::hint::with_hint;
+use super::liveness::{Diagnosis, Liveness};
 use super::outcome::{FailedPrefix, StoredPrefix};
-use super::retry::{ATTEMPTS_BEFORE_LIFE_MAX, RETRY_AFTER_MAX, waits};
-use crate::destination::Destination;
+use super::retry::{ATTEMPTS_BEFORE_LIFE_MAX, RETRY_AFTER_MAX, outage_waits, waits};
+use super::transaction::{Admission, Transaction};
 use crate::host::{FailedInvocation, Host, InvocationProgress};
+use prefix_tar::engine::retry::Backoff;
 use prefix_tar::protocol::failure::{Failure, FailureKind};
 use prefix_tar::protocol::job::Job;
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -22,66 +23,106 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Attempts {
     pub(super) prefix: Prefix,
     pub(super) host: Arc<dyn Host>,
-    pub(super) destination: Arc<dyn Destination>,
+    pub(super) transaction: Arc<Transaction>,
     pub(super) settings: DispatchSettings,
     pub(super) shutdown: CancellationToken,
-    /// Cancelled as a signal that some prefix has received a range.
-    pub(super) alive: CancellationToken,
+    pub(super) liveness: Arc<Liveness>,
     pub(super) events: mpsc::Sender<RunEvent>,
+}
+
+/// What the attempts at a prefix have learned so far.
+struct Progress {
+    attempt: u32,
+    /// Attempts that were made while the run was alive. Only these count against the limit.
+    waits: Backoff,
+    outage_waits: Backoff,
+    /// The length that the tar needs, once an attempt has measured it.
+    content_length: Option<u64>,
 }
 
 impl Attempts {
     pub(super) async fn run(self) -> Result<StoredPrefix, FailedPrefix> {
         let prefix = self.prefix;
-        let mut waits = waits(self.settings.first_wait_max);
-        let mut content_length = None;
-        // The report of an earlier attempt that sent everything, but got a lost or wrong answer.
-        let mut sent = None;
-        let mut attempt = 1;
+        let mut progress = Progress {
+            attempt: 1,
+            waits: waits(self.settings.first_wait_max),
+            outage_waits: outage_waits(self.settings.first_wait_max),
+            content_length: None,
+        };
         loop {
+            let attempt = progress.attempt;
             event::send(&self.events, RunEvent::Began { prefix, attempt }).await;
-            let failed = match self.invoke(content_length).await {
-                Ok(report) => return self.stored(report, attempt).await,
-                Err(failed) => failed,
+            let began = Instant::now();
+            let failure = match self.attempt(progress.content_length).await {
+                Ok(report) => return Ok(self.stored(&report, attempt)),
+                Err(failure) => with_hint(failure),
             };
-            let mut failure = with_hint(failed.failure);
-            sent = failed.sent.or(sent);
-            if let Some(report) = &sent
-                && let Some(report) = self.settle(report, &mut failure).await
-            {
-                return self.stored(report, attempt).await;
-            }
-            // After `LengthExceeded`, the next attempt declares the length that this one measured, and
-            // starts at once.
-            content_length = failure.content_length.or(content_length);
-            let wait = match waits.next() {
-                Some(_) if failure.kind == FailureKind::LengthExceeded => Duration::ZERO,
-                Some(wait) if failure.retryable && !self.is_hopeless(attempt, &failure) => {
-                    wait.max(requested_wait(&failure))
-                }
-                _ => return Err(self.failed(failure, attempt)),
+            progress.content_length = failure.content_length.or(progress.content_length);
+            let Some(wait) = self.wait_after(&failure, began, &mut progress).await else {
+                return Err(self.failed(failure, attempt));
             };
-            let retrying = RunEvent::Retrying {
-                prefix,
-                failure: failure.clone(),
-                wait,
-            };
-            event::send(&self.events, retrying).await;
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.shutdown.cancelled() => return Err(self.failed(failure, attempt)),
             }
-            attempt += 1;
+            progress.attempt += 1;
         }
     }
 
-    /// Whether enough attempts at the source failed while no prefix has received a range yet.
-    fn is_hopeless(&self, attempt: u32, failure: &Failure) -> bool {
-        let is_source = matches!(
-            failure.kind,
-            FailureKind::SourceUnreachable | FailureKind::SourceTimeout | FailureKind::SourceStatus
-        );
-        is_source && attempt >= ATTEMPTS_BEFORE_LIFE_MAX && !self.alive.is_cancelled()
+    /// The wait before the next attempt, which it reports. `None` if there is no next attempt.
+    async fn wait_after(
+        &self,
+        failure: &Failure,
+        began: Instant,
+        progress: &mut Progress,
+    ) -> Option<Duration> {
+        if failure.kind == FailureKind::LengthExceeded {
+            // The next attempt declares what this one has measured.
+            progress.waits.next()?;
+            return self.report_retry(failure, Duration::ZERO).await;
+        }
+        if !failure.retryable {
+            return None;
+        }
+        let requested = requested_wait(failure);
+        match self.liveness.diagnose(failure, began, Instant::now()) {
+            Diagnosis::Outage { elapsed } => {
+                let is_hopeless = !self.settings.waits_for_source
+                    && !self.liveness.alive.is_cancelled()
+                    && progress.attempt >= ATTEMPTS_BEFORE_LIFE_MAX;
+                if is_hopeless || elapsed >= self.settings.give_up_after {
+                    return None;
+                }
+                let wait = progress.outage_waits.next()?.max(requested);
+                let outage = RunEvent::Outage {
+                    failure: failure.clone(),
+                    elapsed,
+                    give_up_after: self.settings.give_up_after,
+                };
+                event::send(&self.events, outage).await;
+                Some(wait)
+            }
+            Diagnosis::OwnFault => {
+                let wait = progress.waits.next()?.max(requested);
+                progress.outage_waits = outage_waits(self.settings.first_wait_max);
+                self.report_retry(failure, wait).await
+            }
+        }
+    }
+
+    async fn report_retry(&self, failure: &Failure, wait: Duration) -> Option<Duration> {
+        let retrying = RunEvent::Retrying {
+            prefix: self.prefix,
+            failure: failure.clone(),
+            wait,
+        };
+        event::send(&self.events, retrying).await;
+        Some(wait)
+    }
+
+    fn stored(&self, report: &Report, attempt: u32) -> StoredPrefix {
+        self.note_progress();
+        StoredPrefix::new(report, attempt)
     }
 
     const fn failed(&self, failure: Failure, attempts: u32) -> FailedPrefix {
@@ -92,12 +133,12 @@ impl Attempts {
         }
     }
 
-    async fn invoke(&self, content_length: Option<u64>) -> Result<Report, FailedInvocation> {
-        let upload = self
-            .destination
-            .prepare(self.prefix)
-            .await
-            .map_err(Failure::from)?;
+    /// Makes one attempt. It succeeds when the tar and its report are stored.
+    async fn attempt(&self, content_length: Option<u64>) -> Result<Report, Failure> {
+        let upload = match self.transaction.admit(self.prefix).await? {
+            Admission::Stored(report) => return Ok(*report),
+            Admission::Upload(upload) => upload,
+        };
         let job = Job {
             prefix: self.prefix,
             upload,
@@ -106,7 +147,7 @@ impl Attempts {
         };
         let on_progress = |progress: InvocationProgress| {
             if progress.ranges > 0 {
-                self.alive.cancel();
+                self.note_progress();
             }
             // Progress that the reporter has no time for is obsolete anyway.
             let _ = self.events.try_send(RunEvent::Progress {
@@ -114,51 +155,57 @@ impl Attempts {
                 progress,
             });
         };
-        self.host.invoke(job, &on_progress).await
-    }
-
-    /// Looks at the object after everything was sent but the answer was lost or wrong. Returns the
-    /// report if the store has the object. Removes the object if the store's answer had another
-    /// checksum than the data, or none.
-    async fn settle(&self, sent: &Report, failure: &mut Failure) -> Option<Report> {
-        let prefix = self.prefix;
-        if failure.kind == FailureKind::StoreChecksum {
-            let generation = sent.generation.as_deref()?;
-            if let Err(error) = self.destination.discard(prefix, generation).await {
-                tracing::error!(%prefix, %error, "an object with a wrong checksum could not be removed");
-                failure.retryable = false;
-                failure.message +=
-                    &format!("; the object stays, because it could not be removed: {error}");
-            }
-            return None;
-        }
-        match self.destination.archive().object(prefix).await {
-            Ok(Some(object)) if object.matches(sent) => Some(Report {
-                generation: Some(object.generation),
-                etag: object.etag,
-                ..sent.clone()
-            }),
-            Ok(_) => None,
-            Err(error) => {
-                tracing::debug!(%prefix, %error, "the object could not be inspected");
-                None
+        match self.host.invoke(job, &on_progress).await {
+            Ok(report) => self.commit(report).await,
+            Err(FailedInvocation {
+                failure,
+                sent: None,
+            }) => Err(failure),
+            Err(FailedInvocation {
+                mut failure,
+                sent: Some(sent),
+            }) => {
+                let settled = self
+                    .transaction
+                    .settle(self.prefix, &sent, &mut failure)
+                    .await;
+                match settled {
+                    Ok(Some(report)) => Ok(report),
+                    Ok(None) => Err(failure),
+                    Err(error) => {
+                        tracing::debug!(prefix = %self.prefix, %error, "the object could not be inspected");
+                        Err(failure)
+                    }
+                }
             }
         }
     }
 
-    async fn stored(&self, report: Report, attempt: u32) -> Result<StoredPrefix, FailedPrefix> {
-        // The tar is stored, so its report deserves as many attempts as an invocation.
+    /// Commits what the component reports. The tar is stored, so its report deserves as many attempts as an invocation.
+    async fn commit(&self, report: Report) -> Result<Report, Failure> {
+        let is_trusted = self.host.is_in_process();
         let mut waits = waits(self.settings.first_wait_max);
         loop {
-            let Err(error) = self.destination.write_report(&report).await else {
-                return Ok(StoredPrefix::new(&report, attempt));
+            let committed = self
+                .transaction
+                .commit(self.prefix, report.clone(), is_trusted)
+                .await;
+            let failure = match committed {
+                Ok(report) => return Ok(report),
+                Err(error) => Failure::from(error),
             };
-            match waits.next() {
-                Some(wait) if error.is_transient() && !self.shutdown.is_cancelled() => {
-                    tokio::time::sleep(wait).await;
-                }
-                _ => return Err(self.failed(error.into(), attempt)),
+            let is_retried = failure.retryable && failure.kind == FailureKind::Destination;
+            match waits.next().filter(|_| is_retried) {
+                Some(wait) if !self.shutdown.is_cancelled() => tokio::time::sleep(wait).await,
+                _ => return Err(failure),
             }
+        }
+    }
+
+    fn note_progress(&self) {
+        if let Some(elapsed) = self.liveness.progress(Instant::now()) {
+            // If the queue is full, the next progress shows as much.
+            let _ = self.events.try_send(RunEvent::OutageEnded { elapsed });
         }
     }
 }

@@ -3,9 +3,10 @@
 
 use super::attempts::Attempts;
 use super::event::{self, RunEvent};
+use super::liveness::Liveness;
 use super::outcome::Outcome;
 use super::shutdown::Shutdown;
-use crate::destination::Destination;
+use super::transaction::Transaction;
 use crate::host::Host;
 use prefix_tar::protocol::failure::FailureKind;
 use prefix_tar::protocol::prefix::Prefix;
@@ -13,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 /// Concurrent invocations. Each has a window of connections.
 pub const PARALLEL_MAX: usize = 64;
@@ -31,16 +31,21 @@ pub struct DispatchSettings {
     pub window: Option<u16>,
     /// The longest wait before the second attempt; see [`super::retry`].
     pub first_wait_max: Duration,
+    /// How long to ride out an outage: nobody makes progress, and the source, the store or the host does not answer.
+    pub give_up_after: Duration,
+    /// Whether to ride out an outage before the source has delivered anything. If not, two attempts end the run:
+    /// somebody may have mistyped its URL and is waiting for the message.
+    pub waits_for_source: bool,
 }
 
 /// Runs one invocation per prefix until all are stored or failed, or the run is stopped.
 ///
-/// One prefix goes first. The others start when the source has delivered a range; if the first prefix fails before
-/// that, the run ends with this one failure.
+/// One prefix goes first. The others start when the source has delivered a range. Until then, prefixes are attempted one
+/// at a time, and a source that cannot be reached ends the run with one failure.
 pub async fn run(
     prefixes: impl Iterator<Item = Prefix>,
     host: Arc<dyn Host>,
-    destination: Arc<dyn Destination>,
+    transaction: Arc<Transaction>,
     settings: DispatchSettings,
     shutdown: Shutdown,
     events: mpsc::Sender<RunEvent>,
@@ -50,14 +55,15 @@ pub async fn run(
     let mut in_progress = JoinSet::new();
     let mut outcome = Outcome::default();
     let mut failures_in_a_row = 0;
-    let alive = CancellationToken::new();
+    let liveness = Arc::new(Liveness::new());
+    let alive = liveness.alive.clone();
     loop {
         let is_ending =
             shutdown.graceful.is_cancelled() || failures_in_a_row >= FAILURES_IN_A_ROW_MAX;
         let slots = match (is_ending, alive.is_cancelled()) {
             (true, _) => 0,
             (false, true) => settings.parallel,
-            (false, false) => 1_usize.saturating_sub(outcome.failed.len()),
+            (false, false) => 1,
         };
         while in_progress.len() < slots
             && let Some(prefix) = waiting.next()
@@ -65,10 +71,10 @@ pub async fn run(
             let attempts = Attempts {
                 prefix,
                 host: Arc::clone(&host),
-                destination: Arc::clone(&destination),
+                transaction: Arc::clone(&transaction),
                 settings,
                 shutdown: shutdown.graceful.clone(),
-                alive: alive.clone(),
+                liveness: Arc::clone(&liveness),
                 events: events.clone(),
             };
             in_progress.spawn(attempts.run());
@@ -86,16 +92,16 @@ pub async fn run(
             None => break,
             Some(Ok(Ok(stored))) => {
                 failures_in_a_row = 0;
-                alive.cancel();
                 outcome.stored.insert(stored.prefix, stored.clone());
                 RunEvent::Stored(stored)
             }
             Some(Ok(Err(failed))) => {
-                failures_in_a_row += if affects_every_prefix(failed.failure.kind) {
-                    FAILURES_IN_A_ROW_MAX
-                } else {
-                    1
-                };
+                failures_in_a_row +=
+                    if affects_every_prefix(failed.failure.kind, alive.is_cancelled()) {
+                        FAILURES_IN_A_ROW_MAX
+                    } else {
+                        1
+                    };
                 outcome.failed.insert(failed.prefix, failed.clone());
                 RunEvent::Failed(failed)
             }
@@ -114,12 +120,17 @@ pub async fn run(
     outcome
 }
 
-/// Whether a failure affects every prefix: missing permissions and wrong configuration do.
-const fn affects_every_prefix(kind: FailureKind) -> bool {
-    matches!(
-        kind,
-        FailureKind::StoreDenied | FailureKind::Unauthorized | FailureKind::Configuration
-    )
+/// Whether a failure affects every prefix: missing permissions and wrong configuration do. As long as nothing has ever
+/// arrived, only an answer of the source about one range is the prefix's own.
+const fn affects_every_prefix(kind: FailureKind, is_alive: bool) -> bool {
+    match kind {
+        FailureKind::StoreDenied
+        | FailureKind::Unauthorized
+        | FailureKind::Configuration
+        | FailureKind::Superseded => true,
+        FailureKind::SourceStatus | FailureKind::RangeInvalid | FailureKind::RangeTooLarge => false,
+        _ => !is_alive,
+    }
 }
 
 #[cfg(test)]

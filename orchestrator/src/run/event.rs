@@ -48,6 +48,26 @@ pub enum RunEvent {
         /// The wait before the next attempt.
         wait: Duration,
     },
+    /// Nobody makes progress; the run waits for the source, the store or the host to come back.
+    Outage {
+        /// Why the last attempt failed.
+        failure: Failure,
+        /// Since the last progress.
+        elapsed: Duration,
+        /// After this time without progress, the run gives up.
+        give_up_after: Duration,
+    },
+    /// The outage is over.
+    OutageEnded {
+        /// How long it lasted.
+        elapsed: Duration,
+    },
+    /// The run has taken over an archive in a bucket from an unfinished run, and waits until no upload of that run can
+    /// arrive any more.
+    Waiting {
+        /// How long.
+        wait: Duration,
+    },
     /// A prefix and its report are in the archive.
     Stored(StoredPrefix),
     /// The last attempt at a prefix failed.
@@ -99,6 +119,26 @@ pub enum EventRecord<'run> {
         wait_seconds: f64,
         /// Why the attempt failed.
         error: &'run Failure,
+    },
+    /// Nobody makes progress; the run waits for the source, the store or the host to come back.
+    Outage {
+        /// Seconds since the last progress.
+        seconds: f64,
+        /// After this many seconds without progress, the run gives up.
+        give_up_after_seconds: f64,
+        /// Why the last attempt failed.
+        error: &'run Failure,
+    },
+    /// The outage is over.
+    OutageEnded {
+        /// How long it lasted.
+        seconds: f64,
+    },
+    /// The run has taken over an archive in a bucket from an unfinished run, and waits until no upload of that run can
+    /// arrive any more.
+    Waiting {
+        /// How long.
+        seconds: f64,
     },
     /// A prefix and its report are in the archive.
     Stored {
@@ -188,6 +228,21 @@ impl<'run> From<&'run RunEvent> for EventRecord<'run> {
                 prefix: *prefix,
                 wait_seconds: wait.as_secs_f64(),
                 error: failure,
+            },
+            RunEvent::Outage {
+                failure,
+                elapsed,
+                give_up_after,
+            } => Self::Outage {
+                seconds: elapsed.as_secs_f64(),
+                give_up_after_seconds: give_up_after.as_secs_f64(),
+                error: failure,
+            },
+            RunEvent::OutageEnded { elapsed } => Self::OutageEnded {
+                seconds: elapsed.as_secs_f64(),
+            },
+            RunEvent::Waiting { wait } => Self::Waiting {
+                seconds: wait.as_secs_f64(),
             },
             RunEvent::Stored(stored) => Self::Stored {
                 prefix: stored.prefix,

@@ -64,6 +64,17 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// The outcome of a run that has stored nothing itself so far.
+    pub(super) fn of_skipped(skipped: Vec<StoredPrefix>) -> Self {
+        Self {
+            skipped: skipped
+                .into_iter()
+                .map(|stored| (stored.prefix, stored))
+                .collect(),
+            ..Self::default()
+        }
+    }
+
     /// Whether every prefix is in the archive.
     pub fn is_complete(&self) -> bool {
         self.failed.is_empty() && self.not_done.is_empty()

@@ -1,53 +1,134 @@
-//! Finds the prefixes that an earlier run has stored: the report is there, describes the same source, and the tar has
-//! the report's length and checksum.
+//! Finds out what earlier runs have stored: a prefix is whole if its report breaks no rule, has the same source, and
+//! fits the tar that is there now.
 
 use super::outcome::StoredPrefix;
-use crate::archive::{Archive, ReadError, valid_or_missing};
+use crate::archive::layout::tar_name;
+use crate::archive::run_record::{PlannedPrefix, RunRecord};
+use crate::archive::{Archive, Base, ReadError, report_to_replace};
 use futures::StreamExt as _;
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
-use prefix_tar::protocol::source::SourceUrl;
 use tokio_util::sync::CancellationToken;
 
 /// Prefixes that are checked at the same time. In a folder, each check reads a whole tar.
 const CHECKS_MAX: usize = 4;
 
-/// Those of `prefixes` that are stored, in order. If `shutdown` comes first, it returns fewer.
+/// What the archive has of one prefix.
+#[derive(Clone, Debug)]
+pub(super) struct Surveyed {
+    pub(super) prefix: Prefix,
+    /// The generation of its tar.
+    pub(super) base: Base,
+    /// The tar and its report, if they are whole and the run need not mirror them.
+    pub(super) whole: Option<StoredPrefix>,
+    /// The source of a whole tar from another source.
+    pub(super) other_source: Option<String>,
+}
+
+/// What counts as stored.
+#[derive(Clone, Copy)]
+pub(super) enum Wanted<'run> {
+    /// Whole tars of any run.
+    FromAnyRun,
+    /// Nothing: the run mirrors every prefix.
+    Nothing,
+    /// What this run has stored or keeps.
+    FromRun(&'run RunRecord),
+}
+
+/// Surveys `prefixes`, in order. `None` if `shutdown` comes first.
 ///
 /// # Errors
 /// The archive cannot be read.
-pub async fn stored(
+pub(super) async fn survey(
     prefixes: impl Iterator<Item = Prefix>,
     archive: &dyn Archive,
-    source: &SourceUrl,
+    source: &str,
+    wanted: Wanted<'_>,
     shutdown: &CancellationToken,
-) -> Result<Vec<StoredPrefix>, ReadError> {
-    let source = source.to_string();
+) -> Result<Option<Vec<Surveyed>>, ReadError> {
     let checks = futures::stream::iter(prefixes)
         .take_until(shutdown.cancelled())
-        .map(|prefix| report_of_stored(prefix, archive, &source))
+        .map(|prefix| survey_prefix(prefix, archive, source, wanted))
         .buffered(CHECKS_MAX);
     let mut checks = std::pin::pin!(checks);
-    let mut stored = Vec::new();
+    let mut surveyed = Vec::new();
     while let Some(check) = checks.next().await {
-        // How many attempts the earlier run needed is not recorded.
-        stored.extend(check?.map(|report| StoredPrefix::new(&report, 1)));
+        surveyed.push(check?);
     }
-    Ok(stored)
+    Ok((!shutdown.is_cancelled()).then_some(surveyed))
 }
 
-async fn report_of_stored(
+async fn survey_prefix(
     prefix: Prefix,
     archive: &dyn Archive,
     source: &str,
-) -> Result<Option<Report>, ReadError> {
-    let Some(report) = valid_or_missing(archive.report(prefix).await)? else {
+    wanted: Wanted<'_>,
+) -> Result<Surveyed, ReadError> {
+    let mut surveyed = Surveyed {
+        prefix,
+        base: archive.generation(&tar_name(prefix)).await?,
+        whole: None,
+        other_source: None,
+    };
+    let is_wanted = match wanted {
+        Wanted::Nothing => false,
+        Wanted::FromAnyRun => true,
+        Wanted::FromRun(record) => record
+            .prefix(prefix)
+            .is_some_and(|planned| planned.kept || planned.base != surveyed.base),
+    };
+    if surveyed.base.is_none() || !is_wanted {
+        return Ok(surveyed);
+    }
+    let Some((report, generation)) = whole(prefix, archive).await? else {
+        return Ok(surveyed);
+    };
+    if let Wanted::FromRun(record) = wanted
+        && !is_of_run(&report, record, record.prefix(prefix))
+    {
+        return Ok(surveyed);
+    }
+    // The tar may have been replaced since its generation was looked up.
+    surveyed.base = Some(generation);
+    if report.source == source {
+        surveyed.whole = Some(StoredPrefix::new(&report, 1));
+    } else {
+        surveyed.other_source = Some(report.source);
+    }
+    Ok(surveyed)
+}
+
+/// Whether a whole tar is one that the run of `record` has stored or keeps.
+fn is_of_run(report: &Report, record: &RunRecord, planned: Option<&PlannedPrefix>) -> bool {
+    planned.is_some_and(|planned| planned.kept || report.run.as_ref() == Some(&record.run))
+}
+
+/// The report of a prefix and the generation of its tar, if the report breaks no rule and fits the tar.
+///
+/// # Errors
+/// The archive cannot be read.
+pub(super) async fn whole(
+    prefix: Prefix,
+    archive: &dyn Archive,
+) -> Result<Option<(Report, String)>, ReadError> {
+    let report = report_to_replace(archive, prefix).await?.value;
+    let Some(report) = report.filter(|report| report.prefix == prefix) else {
         return Ok(None);
     };
-    if report.prefix != prefix || report.source != source {
+    if let Err(fault) = report.check() {
+        tracing::warn!(%prefix, %fault, "a report is not valid and counts as missing");
         return Ok(None);
     }
     let object = archive.object(prefix).await?;
-    let is_whole = object.is_some_and(|object| object.matches(&report));
-    Ok(is_whole.then_some(report))
+    Ok(object
+        .filter(|object| object.matches(&report))
+        .map(|object| {
+            let generation = object.generation;
+            let report = Report {
+                generation: Some(generation.clone()),
+                ..report
+            };
+            (report, generation)
+        }))
 }

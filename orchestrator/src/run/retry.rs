@@ -19,6 +19,14 @@ pub const WAIT_MAX: Duration = Duration::from_secs(30);
 /// The longest Retry-After of a source or a store that is honored.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
+/// How long a run rides out an outage unless it is told otherwise.
+pub const GIVE_UP_AFTER_DEFAULT: Duration = Duration::from_secs(600);
+
+/// The waits during an outage, which its duration ends; the first is at most `first_wait_max`.
+pub fn outage_waits(first_wait_max: Duration) -> Backoff {
+    Backoff::new(fastrand::Rng::new(), u32::MAX, first_wait_max, WAIT_MAX)
+}
+
 /// The waits between the attempts at one prefix; the first is at most `first_wait_max`.
 pub fn waits(first_wait_max: Duration) -> Backoff {
     Backoff::new(fastrand::Rng::new(), ATTEMPTS_MAX, first_wait_max, WAIT_MAX)

@@ -1,31 +1,63 @@
 //! Tests of the dispatcher over a host that answers from a script.
 
 use super::*;
-use crate::archive::manifest::Manifest;
-use crate::archive::{Archive, ReadError, StoredObject, TarReader};
-use crate::destination::DestinationError;
-use crate::gcs::client::RequestError;
 use crate::host::{FailedInvocation, InvocationProgress};
 use crate::origin::Origin;
 use crate::run::event::RUN_EVENTS_MAX;
+use crate::run::memory_store::{Content, MemoryStore, Open};
+use crate::run::plan::PrefixSet;
 use crate::run::retry::{ATTEMPTS_BEFORE_LIFE_MAX, ATTEMPTS_MAX};
-use prefix_tar::protocol::crc32c::Crc32c;
+use crate::run::transaction::{Opening, Request};
 use prefix_tar::protocol::failure::Failure;
-use prefix_tar::protocol::job::{Job, Upload};
-use prefix_tar::protocol::report::{Report, Seconds};
-use prefix_tar::protocol::signed_url::SignedUrl;
+use prefix_tar::protocol::job::Job;
+use prefix_tar::protocol::report::Report;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
-/// A host that answers from a script: the failures of a prefix, last first, then success.
-#[derive(Default)]
+const SOURCE: &str = "http://127.0.0.1:1";
+
+/// What an invocation does.
+#[derive(Clone)]
+enum Deed {
+    /// It fails and has sent nothing.
+    Fails(Failure),
+    /// It stores the tar, but fails.
+    StoresAndFails(Failure),
+    /// It fails and says that it has sent everything, but the store has nothing.
+    SendsAndFails(Failure),
+    /// It reports what it has not stored.
+    Lies(Box<Report>),
+}
+
+/// A host that acts by a script: the deeds for a prefix, last first, then success.
 struct ScriptedHost {
-    failures: Mutex<BTreeMap<Prefix, Vec<FailedInvocation>>>,
+    store: Arc<MemoryStore>,
+    deeds: Mutex<BTreeMap<Prefix, Vec<Deed>>>,
     jobs: Mutex<Vec<(Prefix, Option<u64>)>>,
     hangs: bool,
     /// Reports no progress.
     is_mute: bool,
+}
+
+impl Default for ScriptedHost {
+    fn default() -> Self {
+        Self {
+            store: Arc::new(MemoryStore::new(Arc::default(), Arc::new(Open))),
+            deeds: Mutex::default(),
+            jobs: Mutex::default(),
+            hangs: false,
+            is_mute: false,
+        }
+    }
+}
+
+impl ScriptedHost {
+    async fn stored(&self, job: &Job) -> Report {
+        let stored = self.store.upload(job.prefix, &job.upload, "tar", SOURCE);
+        let stored = stored.await.expect("answered");
+        stored.expect("the base is as the job says")
+    }
 }
 
 #[async_trait::async_trait]
@@ -51,146 +83,42 @@ impl Host for ScriptedHost {
         if self.hangs {
             std::future::pending::<()>().await;
         }
-        let mut failures = self.failures.lock().expect("not poisoned");
-        match failures.get_mut(&job.prefix).and_then(Vec::pop) {
-            Some(failure) => Err(failure),
-            None => Ok(report(job.prefix)),
+        let deed = {
+            let mut deeds = self.deeds.lock().expect("not poisoned");
+            deeds.get_mut(&job.prefix).and_then(Vec::pop)
+        };
+        match deed {
+            None => Ok(self.stored(&job).await),
+            Some(Deed::Lies(report)) => Ok(*report),
+            Some(Deed::Fails(failure)) => Err(failure.into()),
+            Some(Deed::StoresAndFails(failure)) => Err(FailedInvocation {
+                failure,
+                sent: Some(Box::new(self.stored(&job).await)),
+            }),
+            Some(Deed::SendsAndFails(failure)) => Err(FailedInvocation {
+                failure,
+                sent: Some(Box::new(report(job.prefix))),
+            }),
         }
     }
 }
 
 fn report(prefix: Prefix) -> Report {
-    Report {
-        prefix,
-        source: "http://127.0.0.1:1".to_owned(),
-        run: None,
-        ranges: 4096,
-        hashes: 1,
-        data_bytes: 2,
-        content_length: 10_240,
-        crc32c: Crc32c(3),
-        requests: 4096,
-        retries: 0,
-        seconds: Seconds::default(),
-        linear_memory_peak: 4,
-        generation: None,
-        etag: None,
-        range_bytes: Vec::new(),
-        range_etags: Vec::new(),
-    }
-}
-
-/// A destination that records what it is asked for.
-struct RecordingDestination {
-    origin: Origin,
-    archive: FixedArchive,
-    reports: Mutex<Vec<Report>>,
-    discarded: Mutex<Vec<(Prefix, String)>>,
-    /// The status of every attempt to prepare an upload, if it fails.
-    prepare_status: Option<u16>,
-}
-
-impl Default for RecordingDestination {
-    fn default() -> Self {
-        Self {
-            origin: Origin::new(false, "127.0.0.1:1"),
-            archive: FixedArchive::default(),
-            reports: Mutex::default(),
-            discarded: Mutex::default(),
-            prepare_status: None,
-        }
-    }
-}
-
-/// An archive that has the same object for every prefix.
-#[derive(Default)]
-struct FixedArchive {
-    object: Option<StoredObject>,
-}
-
-#[async_trait::async_trait]
-impl Archive for FixedArchive {
-    async fn read(&self, _file: &str, _bytes_max: usize) -> Result<Option<Vec<u8>>, ReadError> {
-        Ok(None)
-    }
-
-    async fn object(&self, _prefix: Prefix) -> Result<Option<StoredObject>, ReadError> {
-        Ok(self.object.clone())
-    }
-
-    async fn has_tar(&self, _prefix: Prefix) -> Result<bool, ReadError> {
-        Ok(self.object.is_some())
-    }
-
-    async fn open_tar(&self, _prefix: Prefix) -> Result<Option<TarReader>, ReadError> {
-        Ok(None)
-    }
-
-    async fn read_tar_bytes(
-        &self,
-        _prefix: Prefix,
-        _byte_range: Range<u64>,
-    ) -> Result<Option<Vec<u8>>, ReadError> {
-        Ok(None)
-    }
-}
-
-#[async_trait::async_trait]
-impl Destination for RecordingDestination {
-    fn origin(&self) -> &Origin {
-        &self.origin
-    }
-
-    fn archive(&self) -> &dyn Archive {
-        &self.archive
-    }
-
-    async fn begin(&self) -> Result<(), DestinationError> {
-        Ok(())
-    }
-
-    async fn prepare(&self, _prefix: Prefix) -> Result<Upload, DestinationError> {
-        if let Some(status) = self.prepare_status {
-            return Err(DestinationError::Request(RequestError::Refused {
-                message: format!("HEAD of AB.tar was answered {status}"),
-                status: http::StatusCode::from_u16(status).expect("a status"),
-            }));
-        }
-        Ok(Upload {
-            url: SignedUrl::new("http://127.0.0.1:1/b/o?s".to_owned()).expect("a URL"),
-            headers: BTreeMap::new(),
-        })
-    }
-
-    async fn discard(&self, prefix: Prefix, generation: &str) -> Result<(), DestinationError> {
-        let mut discarded = self.discarded.lock().expect("not poisoned");
-        discarded.push((prefix, generation.to_owned()));
-        Ok(())
-    }
-
-    async fn write_report(&self, report: &Report) -> Result<(), DestinationError> {
-        let mut reports = self.reports.lock().expect("not poisoned");
-        reports.push(report.clone());
-        Ok(())
-    }
-
-    async fn write_manifest(&self, _manifest: &Manifest) -> Result<(), DestinationError> {
-        Ok(())
-    }
+    crate::run::memory_store::report(prefix, SOURCE, "tar")
 }
 
 struct Scene {
     host: Arc<ScriptedHost>,
-    destination: Arc<RecordingDestination>,
     shutdown: Shutdown,
+    give_up_after: Duration,
 }
 
 impl Scene {
     fn new(host: ScriptedHost) -> Self {
         Self {
             host: Arc::new(host),
-            destination: Arc::default(),
             shutdown: Shutdown::default(),
+            give_up_after: Duration::from_secs(10),
         }
     }
 
@@ -200,10 +128,10 @@ impl Scene {
             parallel,
             window: None,
             first_wait_max: Duration::from_millis(1),
+            give_up_after: self.give_up_after,
+            waits_for_source: false,
         };
         let host: Arc<dyn Host> = Arc::<ScriptedHost>::clone(&self.host);
-        let destination: Arc<dyn Destination> =
-            Arc::<RecordingDestination>::clone(&self.destination);
         let events = tokio::spawn(async move {
             let mut all = Vec::new();
             while let Some(event) = receiver.recv().await {
@@ -211,16 +139,43 @@ impl Scene {
             }
             all
         });
+        let prefixes = PrefixSet::first(&prefixes.to_string()).expect("prefixes");
+        let request = Request {
+            source: SOURCE,
+            prefixes: &prefixes,
+            force: false,
+            now: jiff::Timestamp::UNIX_EPOCH,
+            random: 1,
+        };
+        let destination: Arc<MemoryStore> = Arc::clone(&self.host.store);
+        let opening = Transaction::open(destination, request, &CancellationToken::new()).await;
+        let Ok(Opening::Begun { transaction, .. }) = opening else {
+            panic!("nothing to do")
+        };
         let outcome = run(
-            Prefix::all().take(prefixes),
+            prefixes.iter(),
             host,
-            destination,
+            Arc::new(transaction),
             settings,
             self.shutdown.clone(),
             sender,
         )
         .await;
         (outcome, events.await.expect("events"))
+    }
+
+    /// The reports in the store.
+    fn reports(&self) -> Vec<Report> {
+        let files = self.host.store.files();
+        let reports = files
+            .iter()
+            .filter(|(name, _)| name.len() == "00.json".len());
+        reports
+            .map(|(name, file)| match &file.content {
+                Content::Text(text) => serde_json::from_slice(text.bytes()).expect("a report"),
+                _ => panic!("{name} is a tar"),
+            })
+            .collect()
     }
 }
 
@@ -233,15 +188,15 @@ fn permanent() -> Failure {
 }
 
 fn scripted(script: &[(u8, Vec<Failure>)]) -> ScriptedHost {
-    let failures = script
+    let deeds = script
         .iter()
         .map(|(number, failures)| {
-            let failures = failures.iter().cloned().map(FailedInvocation::from);
-            (Prefix::from_number(*number), failures.collect())
+            let deeds = failures.iter().cloned().map(Deed::Fails);
+            (Prefix::from_number(*number), deeds.collect())
         })
         .collect();
     ScriptedHost {
-        failures: Mutex::new(failures),
+        deeds: Mutex::new(deeds),
         ..ScriptedHost::default()
     }
 }
@@ -263,7 +218,7 @@ async fn a_transient_failure_is_retried_while_other_prefixes_continue() {
     let failed = &outcome.failed[&Prefix::from_number(2)];
     assert_eq!((failed.attempts, &failed.failure), (1, &permanent()));
     assert!(outcome.not_done.is_empty());
-    assert_eq!(scene.destination.reports.lock().expect("reports").len(), 3);
+    assert_eq!(scene.reports().len(), 3);
     let retries = events
         .iter()
         .filter(|event| matches!(event, RunEvent::Retrying { .. }))
@@ -301,60 +256,38 @@ async fn a_denied_upload_stops_the_run() {
     assert_eq!(outcome.not_done.len(), 252);
 }
 
-fn sent_without_an_answer(failure: Failure, generation: Option<&str>) -> FailedInvocation {
-    let sent = Report {
-        generation: generation.map(str::to_owned),
-        ..report(Prefix::from_number(0))
-    };
-    FailedInvocation {
-        failure,
-        sent: Some(Box::new(sent)),
-    }
-}
-
-async fn run_after(
-    script: Vec<FailedInvocation>,
-    object: Option<StoredObject>,
-) -> (Scene, Outcome) {
-    let mut scene = Scene::new(ScriptedHost {
-        failures: Mutex::new(BTreeMap::from([(Prefix::from_number(0), script)])),
+fn acting(deeds: Vec<Deed>) -> Scene {
+    let mut deeds = deeds;
+    deeds.reverse();
+    Scene::new(ScriptedHost {
+        deeds: Mutex::new(BTreeMap::from([(Prefix::from_number(0), deeds)])),
         ..ScriptedHost::default()
-    });
-    scene.destination = Arc::new(RecordingDestination {
-        archive: FixedArchive { object },
-        ..RecordingDestination::default()
-    });
-    let (outcome, _) = scene.run(1, 1).await;
-    (scene, outcome)
-}
-
-fn object(crc32c: u32) -> Option<StoredObject> {
-    Some(StoredObject {
-        content_length: 10_240,
-        crc32c: Crc32c(crc32c),
-        generation: "77".to_owned(),
-        etag: Some("\"e\"".to_owned()),
     })
 }
 
 #[tokio::test]
 async fn an_object_that_was_stored_despite_a_bad_answer_is_not_sent_again() {
-    let (scene, outcome) =
-        run_after(vec![sent_without_an_answer(transient(), None)], object(3)).await;
-    assert_eq!(outcome.stored[&Prefix::from_number(0)].attempts, 1);
-    assert_eq!(scene.host.jobs.lock().expect("jobs").len(), 1);
-    let reports = scene.destination.reports.lock().expect("reports");
-    assert_eq!(reports[0].generation.as_deref(), Some("77"));
+    let unconfirmed = Failure::transient(FailureKind::StoreUnconfirmed, "no checksum");
+    for failure in [transient(), unconfirmed] {
+        let scene = acting(vec![Deed::StoresAndFails(failure)]);
+        let (outcome, _) = scene.run(1, 1).await;
+        assert_eq!(outcome.stored[&Prefix::from_number(0)].attempts, 1);
+        assert_eq!(scene.host.jobs.lock().expect("jobs").len(), 1);
+        let reports = scene.reports();
+        assert_eq!(reports[0].generation.as_deref(), Some("1"));
+        assert!(reports[0].run.is_some());
+    }
 }
 
 #[tokio::test]
 async fn a_412_after_a_lost_answer_is_a_success_if_the_object_is_ours() {
-    let precondition = || Failure::transient(FailureKind::StorePrecondition, "412");
-    // The script runs from its end.
-    let lost = || sent_without_an_answer(transient(), None);
-    for (crc32c, jobs) in [(3, 1), (4, 3)] {
-        let script = vec![precondition().into(), lost()];
-        let (scene, outcome) = run_after(script, object(crc32c)).await;
+    let precondition = Failure::transient(FailureKind::StorePrecondition, "412");
+    for (first, jobs) in [
+        (Deed::StoresAndFails(transient()), 1),
+        (Deed::SendsAndFails(transient()), 3),
+    ] {
+        let scene = acting(vec![first, Deed::Fails(precondition.clone())]);
+        let (outcome, _) = scene.run(1, 1).await;
         assert_eq!(outcome.stored.len(), 1);
         assert_eq!(scene.host.jobs.lock().expect("jobs").len(), jobs);
     }
@@ -363,11 +296,34 @@ async fn a_412_after_a_lost_answer_is_a_success_if_the_object_is_ours() {
 #[tokio::test]
 async fn an_object_with_a_wrong_checksum_is_removed_by_generation_and_sent_again() {
     let wrong = Failure::transient(FailureKind::StoreChecksum, "other checksum");
-    let script = vec![sent_without_an_answer(wrong, Some("5"))];
-    let (scene, outcome) = run_after(script, object(3)).await;
+    let scene = acting(vec![Deed::StoresAndFails(wrong)]);
+    let (outcome, _) = scene.run(1, 1).await;
     assert_eq!(outcome.stored[&Prefix::from_number(0)].attempts, 2);
-    let discarded = scene.destination.discarded.lock().expect("discarded");
-    assert_eq!(*discarded, [(Prefix::from_number(0), "5".to_owned())]);
+    assert_eq!(scene.reports().len(), 1);
+}
+
+#[tokio::test]
+async fn a_report_that_is_not_true_is_not_believed() {
+    let lies: [(&str, fn(&mut Report)); 5] = [
+        ("nothing stored", |_| {}),
+        ("one range", |report| report.ranges = 1),
+        ("an empty index", |report| report.range_bytes.clear()),
+        ("another prefix", |report| {
+            report.prefix = Prefix::from_number(9)
+        }),
+        ("another source", |report| {
+            report.source = "http://127.0.0.1:2".to_owned()
+        }),
+    ];
+    for (lie, change) in lies {
+        let mut told = report(Prefix::from_number(0));
+        change(&mut told);
+        let scene = acting(vec![Deed::Lies(Box::new(told)); 8]);
+        let (outcome, _) = scene.run(1, 1).await;
+        let failed = &outcome.failed[&Prefix::from_number(0)];
+        assert_eq!(failed.failure.kind, FailureKind::ReportInvalid, "{lie}");
+        assert_eq!(scene.reports(), [], "{lie}");
+    }
 }
 
 #[tokio::test]
@@ -398,9 +354,10 @@ async fn many_failures_in_a_row_end_the_run_early() {
 }
 
 #[tokio::test]
-async fn only_one_prefix_is_attempted_if_nothing_works() {
+async fn only_one_prefix_is_attempted_if_the_source_cannot_be_reached() {
+    let refused = Failure::transient(FailureKind::SourceUnreachable, "refused");
     let script: Vec<(u8, Vec<Failure>)> = (0..=255)
-        .map(|number| (number, vec![permanent()]))
+        .map(|number| (number, vec![refused.clone(); 9]))
         .collect();
     let mut host = scripted(&script);
     host.is_mute = true;
@@ -411,17 +368,56 @@ async fn only_one_prefix_is_attempted_if_nothing_works() {
 }
 
 #[tokio::test]
+async fn a_first_prefix_with_a_bad_range_does_not_stop_the_others() {
+    let mut host = scripted(&[(0, vec![permanent()])]);
+    host.is_mute = true;
+    let (outcome, _) = Scene::new(host).run(8, 4).await;
+    assert_eq!((outcome.failed.len(), outcome.stored.len()), (1, 7));
+}
+
+#[tokio::test]
+async fn an_outage_is_ridden_out_and_its_attempts_do_not_count() {
+    let refused = || Failure::transient(FailureKind::SourceUnreachable, "refused");
+    let mut host = scripted(&[(1, vec![refused(); 7]), (2, vec![refused(); 7])]);
+    host.is_mute = true;
+    let mut scene = Scene::new(host);
+    scene.give_up_after = Duration::from_secs(600);
+    let (outcome, events) = scene.run(3, 2).await;
+    assert_eq!(outcome.stored.len(), 3, "{:?}", outcome.failed);
+    let ended = |event: &RunEvent| matches!(event, RunEvent::OutageEnded { .. });
+    assert_eq!(events.iter().filter(|event| ended(event)).count(), 1);
+    let retries = events
+        .iter()
+        .filter(|event| matches!(event, RunEvent::Retrying { .. }));
+    assert_eq!(retries.count(), 0);
+}
+
+#[tokio::test]
+async fn an_outage_that_lasts_too_long_ends_the_run() {
+    let refused = || Failure::transient(FailureKind::SourceUnreachable, "refused");
+    let mut host = scripted(&[(1, vec![refused(); 2000])]);
+    host.is_mute = true;
+    let mut scene = Scene::new(host);
+    scene.give_up_after = Duration::from_millis(50);
+    let began = std::time::Instant::now();
+    let (outcome, _) = scene.run(2, 1).await;
+    assert_eq!((outcome.stored.len(), outcome.failed.len()), (1, 1));
+    assert!(began.elapsed() >= Duration::from_millis(50));
+}
+
+#[tokio::test]
 async fn a_destination_that_fails_is_retried_only_if_the_failure_is_transient() {
-    for (status, attempts) in [(503, ATTEMPTS_MAX), (403, 1)] {
-        let mut scene = Scene::new(ScriptedHost::default());
-        scene.destination = Arc::new(RecordingDestination {
-            prepare_status: Some(status),
-            ..RecordingDestination::default()
+    for (status, attempts) in [(503, ATTEMPTS_BEFORE_LIFE_MAX), (403, 1)] {
+        let mut store = MemoryStore::new(Arc::default(), Arc::new(Open));
+        store.sign_status = Some(status);
+        let scene = Scene::new(ScriptedHost {
+            store: Arc::new(store),
+            ..ScriptedHost::default()
         });
         let (outcome, _) = scene.run(1, 1).await;
         let failed = &outcome.failed[&Prefix::from_number(0)];
         assert_eq!(failed.failure.kind, FailureKind::Destination);
-        let message = format!("HEAD of AB.tar was answered {status}");
+        let message = format!("PUT of AB.tar was answered {status}");
         assert_eq!(failed.failure.message, message);
         assert_eq!(failed.attempts, attempts);
     }

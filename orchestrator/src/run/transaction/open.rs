@@ -1,0 +1,349 @@
+//! Opens a transaction: resumes the unfinished run of an archive, or begins a new one.
+
+use super::{Held, Transaction, TransactionError, write_record};
+use crate::archive::layout::RUN_RECORD_NAME;
+use crate::archive::manifest::Manifest;
+use crate::archive::run_record::{PlannedPrefix, RunRecord};
+use crate::archive::{Base, Versioned, manifest_to_replace, run_record};
+use crate::destination::{Destination, DestinationError};
+use crate::gcs::client::RequestError;
+use crate::run::outcome::StoredPrefix;
+use crate::run::plan::PrefixSet;
+use crate::run::resume::{Surveyed, Wanted, survey};
+use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+use prefix_tar::protocol::run_id::RunId;
+use std::sync::{Arc, Mutex};
+use tokio_util::sync::CancellationToken;
+
+/// An unfinished run that is older than this is not resumed: a monthly job must not complete last month's run.
+const RESUME_AGE_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// What a run is asked to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'run> {
+    /// The source's base URL.
+    pub source: &'run str,
+    /// The prefixes.
+    pub prefixes: &'run PrefixSet,
+    /// Whether to mirror everything again.
+    pub force: bool,
+    /// The present time.
+    pub now: Timestamp,
+    /// Distinguishes runs that begin in the same second.
+    pub random: u32,
+}
+
+/// How a run begins.
+pub enum Opening {
+    /// Everything that is asked for is stored, and the manifest says so.
+    Complete(Vec<StoredPrefix>),
+    /// The run has taken over from an unfinished run in a bucket, whose uploads can arrive until this time. Open it
+    /// again then.
+    Wait {
+        /// The end of the wait.
+        until: Timestamp,
+    },
+    /// The run may write.
+    Begun {
+        /// Its transaction.
+        transaction: Transaction,
+        /// What is stored already.
+        stored: Vec<StoredPrefix>,
+    },
+    /// A shutdown came first.
+    Stopped,
+}
+
+/// The books as they were read, before anything is written.
+struct Books {
+    manifest: Versioned<Manifest>,
+    record: Versioned<RunRecord>,
+}
+
+impl Books {
+    async fn read(destination: &dyn Destination) -> Result<Self, TransactionError> {
+        Ok(Self {
+            // In this order: a run that finishes in between is seen as finished.
+            record: run_record(destination.archive()).await?,
+            manifest: manifest_to_replace(destination.archive()).await?,
+        })
+    }
+
+    /// The record of a run that the manifest does not name.
+    fn unfinished(&self) -> Option<&RunRecord> {
+        let finished = self
+            .manifest
+            .value
+            .as_ref()
+            .and_then(|manifest| manifest.run.as_ref());
+        let record = self.record.value.as_ref();
+        record.filter(|record| Some(&record.run) != finished)
+    }
+
+    /// The source that the archive is from, as far as the books say.
+    fn source(&self) -> Option<&str> {
+        let of_manifest = self
+            .manifest
+            .value
+            .as_ref()
+            .map(|manifest| manifest.source.as_str());
+        let of_record = self
+            .record
+            .value
+            .as_ref()
+            .map(|record| record.source.as_str());
+        of_manifest.or(of_record)
+    }
+}
+
+impl Transaction {
+    /// Opens a transaction. Nothing is written if there is nothing to do, or if the archive is from another source.
+    ///
+    /// # Errors
+    /// The archive cannot be read or written, or is from another source.
+    pub async fn open(
+        destination: Arc<dyn Destination>,
+        request: Request<'_>,
+        shutdown: &CancellationToken,
+    ) -> Result<Opening, TransactionError> {
+        for _ in 0..super::CONFLICTS_MAX {
+            let books = Books::read(&*destination).await?;
+            let resumed = books
+                .unfinished()
+                .filter(|record| is_resumed_by(record, request))
+                .cloned();
+            let opening = match resumed {
+                Some(record) => {
+                    let base = books.record.base.clone();
+                    resume(&destination, record, base, request, shutdown).await?
+                }
+                None => begin(&destination, &books, request, shutdown).await?,
+            };
+            if let Some(opening) = opening {
+                return Ok(opening);
+            }
+        }
+        Err(TransactionError::Busy(RUN_RECORD_NAME.to_owned()))
+    }
+}
+
+/// Whether a request resumes an unfinished run: it has the same source and prefixes, with or without `--force`.
+fn is_resumed_by(record: &RunRecord, request: Request<'_>) -> bool {
+    let started: Option<Timestamp> = record.started.parse().ok();
+    let is_recent =
+        started.is_some_and(|started| request.now.duration_since(started) < RESUME_AGE_MAX);
+    is_recent && record.is_about(request.source, request.prefixes.iter())
+}
+
+/// Joins the run of `record`. `None` if somebody else changed the record meanwhile.
+async fn resume(
+    destination: &Arc<dyn Destination>,
+    record: RunRecord,
+    base: Base,
+    request: Request<'_>,
+    shutdown: &CancellationToken,
+) -> Result<Option<Opening>, TransactionError> {
+    let archive = destination.archive();
+    let prefixes = || request.prefixes.iter();
+    let mut joined = record.clone();
+    let stored;
+    if let Some(until) = &record.waits_until {
+        let until: Timestamp = until.parse().unwrap_or(request.now);
+        if request.now < until {
+            return Ok(Some(Opening::Wait { until }));
+        }
+        let wanted = if record.force {
+            Wanted::Nothing
+        } else {
+            Wanted::FromAnyRun
+        };
+        let surveyed = survey(prefixes(), archive, request.source, wanted, shutdown).await?;
+        let Some(surveyed) = surveyed else {
+            return Ok(Some(Opening::Stopped));
+        };
+        joined.waits_until = None;
+        joined.prefixes = surveyed.iter().map(planned).collect();
+        stored = surveyed;
+    } else {
+        let wanted = Wanted::FromRun(&record);
+        let surveyed = survey(prefixes(), archive, request.source, wanted, shutdown).await?;
+        let Some(surveyed) = surveyed else {
+            return Ok(Some(Opening::Stopped));
+        };
+        // A tar that the run meant to keep, and that is not whole any more, is mirrored after all.
+        for (planned, surveyed) in joined.prefixes.iter_mut().zip(&surveyed) {
+            if planned.kept && surveyed.whole.is_none() {
+                planned.kept = false;
+                planned.base.clone_from(&surveyed.base);
+            }
+        }
+        stored = surveyed;
+    }
+    joined.closed = false;
+    let base = if joined == record {
+        base
+    } else {
+        match write_record(&**destination, &joined, base.clone()).await {
+            Ok(Some(base)) => base,
+            Ok(None) => return Ok(None),
+            // An account that may not replace objects cannot reopen the record. Nobody with its permissions can take
+            // over, either.
+            Err(error) if is_denied(&error) && joined.prefixes == record.prefixes => {
+                joined = record;
+                base
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    Ok(Some(begun(destination, joined, base, false, stored)))
+}
+
+/// Begins a new run. `None` if somebody else began one meanwhile.
+async fn begin(
+    destination: &Arc<dyn Destination>,
+    books: &Books,
+    request: Request<'_>,
+    shutdown: &CancellationToken,
+) -> Result<Option<Opening>, TransactionError> {
+    let wanted = if request.force {
+        Wanted::Nothing
+    } else {
+        Wanted::FromAnyRun
+    };
+    let surveyed = survey(
+        request.prefixes.iter(),
+        destination.archive(),
+        request.source,
+        wanted,
+        shutdown,
+    )
+    .await?;
+    let Some(surveyed) = surveyed else {
+        return Ok(Some(Opening::Stopped));
+    };
+    if !request.force {
+        check_source(books, &surveyed, request.source)?;
+        if let Some(complete) = complete(books, &surveyed) {
+            return Ok(Some(Opening::Complete(complete)));
+        }
+    }
+    let predecessor = books.unfinished().filter(|record| !record.closed);
+    let wait = predecessor.filter(|_| destination.is_shared());
+    let wait = wait.map(|record| request.now + seconds(record.upload_seconds));
+    let record = RunRecord {
+        tool: "prefix-tar".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        run: new_id(request)?,
+        source: request.source.to_owned(),
+        started: request.now.to_string(),
+        force: request.force,
+        upload_seconds: destination.upload_life().as_secs(),
+        waits_until: wait.map(|until| until.to_string()),
+        closed: false,
+        prefixes: surveyed.iter().map(planned).collect(),
+    };
+    let written = write_record(&**destination, &record, books.record.base.clone()).await;
+    let base = match written {
+        Ok(Some(base)) => base,
+        Ok(None) => return Ok(None),
+        Err(TransactionError::Destination(error)) if is_denial(&error) => {
+            return Err(match books.record.base {
+                Some(_) => TransactionError::MayNotReplace(error),
+                None => error.into(),
+            });
+        }
+        Err(error) => return Err(error),
+    };
+    if let Some(until) = wait {
+        return Ok(Some(Opening::Wait { until }));
+    }
+    let is_blind = run_record(destination.archive()).await?.base.is_none();
+    Ok(Some(begun(destination, record, base, is_blind, surveyed)))
+}
+
+fn begun(
+    destination: &Arc<dyn Destination>,
+    record: RunRecord,
+    base: Base,
+    is_blind: bool,
+    surveyed: Vec<Surveyed>,
+) -> Opening {
+    Opening::Begun {
+        transaction: Transaction {
+            destination: Arc::clone(destination),
+            held: Mutex::new(Held {
+                record: Arc::new(record),
+                base,
+            }),
+            is_blind,
+        },
+        stored: surveyed.into_iter().filter_map(|one| one.whole).collect(),
+    }
+}
+
+fn planned(surveyed: &Surveyed) -> PlannedPrefix {
+    PlannedPrefix {
+        prefix: surveyed.prefix,
+        base: surveyed.base.clone(),
+        kept: surveyed.whole.is_some(),
+    }
+}
+
+fn new_id(request: Request<'_>) -> Result<RunId, TransactionError> {
+    let time = request.now.strftime("%Y%m%dT%H%M%SZ").to_string();
+    RunId::new(&time, request.random)
+        .map_err(|error| DestinationError::Other(error.to_string()).into())
+}
+
+fn seconds(seconds: u64) -> SignedDuration {
+    SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX))
+}
+
+/// Refuses to replace an archive of another source. A single report of another source, in an archive that says it is
+/// from the requested one, is damage instead.
+fn check_source(
+    books: &Books,
+    surveyed: &[Surveyed],
+    requested: &str,
+) -> Result<(), TransactionError> {
+    let of_manifest = books
+        .manifest
+        .value
+        .as_ref()
+        .map(|manifest| manifest.source.clone());
+    let archived = of_manifest.or_else(|| {
+        let of_tar = surveyed.iter().find_map(|one| one.other_source.clone());
+        of_tar.filter(|_| books.source() != Some(requested))
+    });
+    match archived {
+        Some(archived) if archived != requested => Err(TransactionError::OtherSource {
+            archived,
+            requested: requested.to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// What is stored, if that is all and the manifest describes it.
+fn complete(books: &Books, surveyed: &[Surveyed]) -> Option<Vec<StoredPrefix>> {
+    let manifest = books.manifest.value.as_ref()?;
+    let stored: Option<Vec<StoredPrefix>> = surveyed.iter().map(|one| one.whole.clone()).collect();
+    stored.filter(|stored| {
+        stored
+            .iter()
+            .all(|stored| manifest.objects.contains(&stored.object))
+    })
+}
+
+fn is_denied(error: &TransactionError) -> bool {
+    matches!(error, TransactionError::Destination(error) if is_denial(error))
+}
+
+/// Whether the store refused a write for lack of a permission.
+fn is_denial(error: &DestinationError) -> bool {
+    matches!(
+        error,
+        DestinationError::Request(RequestError::Refused { status, .. }) if *status == StatusCode::FORBIDDEN
+    )
+}
