@@ -7,7 +7,7 @@ use super::{Destination, DestinationError, EXPIRY_MARGIN, WritePermit, Written};
 use crate::archive::folder::FolderArchive;
 use crate::archive::layout::tar_name;
 use crate::archive::{Archive, Base};
-use crate::http_server::HttpServer;
+use crate::http_server::{HttpServer, ServerLimits};
 use crate::origin::{InProcessBody, InProcessServer, Origin};
 use crate::sign::UrlSigner;
 use anyhow::Context as _;
@@ -168,7 +168,7 @@ impl FolderDestination {
 /// # Errors
 /// The listener has no address.
 pub fn serve(listener: TcpListener, emulator: Arc<Emulator>) -> io::Result<HttpServer> {
-    HttpServer::start(listener, move |request| {
+    HttpServer::start_within(ServerLimits::of_store(), listener, move |request| {
         let emulator = Arc::clone(&emulator);
         async move { emulator.respond(request).await }
     })
