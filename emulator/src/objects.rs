@@ -17,13 +17,12 @@ pub use partial::PartialObject;
 use crate::checksum::Crc32c;
 use crate::error::{Access, StoreError, file_name};
 use crate::staging;
-use generation::{generation_of, is_absent, next_generation};
+use generation::{generation_of, is_absent, stamp};
 use std::collections::HashMap;
-use std::fs::{File, FileTimes};
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
 
 /// Cached checksums, so that a HEAD need not read the whole object.
 const CHECKSUMS_MAX: usize = 4096;
@@ -225,12 +224,9 @@ impl Objects {
         if !condition.holds(current) {
             return Err(StoreError::PreconditionFailed);
         }
-        let generation = next_generation(current);
-        let modified = UNIX_EPOCH + Duration::from_micros(generation);
+        let generation = stamp(file, current).map_err(unwritable)?;
         let crc32c = partial.crc32c;
         let content_length = partial.content_length;
-        file.set_times(FileTimes::new().set_modified(modified))
-            .map_err(unwritable)?;
         let persisted = partial.staged.persist(path);
         persisted.map_err(|error| unwritable(error.error))?;
         sync_folder(path).map_err(unwritable)?;

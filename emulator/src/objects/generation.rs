@@ -3,9 +3,13 @@
 use super::file::look_at;
 #[cfg(doc)]
 use crate::error::StoreError;
+use std::fs::{File, FileTimes};
 use std::io;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The coarsest steps in which a file system counts time, in microseconds: FAT's.
+const COARSEST_MICROS: u64 = 2_000_000;
 
 /// A precondition on the generation of an object that is to be written or removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +23,7 @@ pub enum GenerationMatch {
 }
 
 impl GenerationMatch {
-    pub(super) fn holds(self, current: Option<u64>) -> bool {
+    pub(crate) fn holds(self, current: Option<u64>) -> bool {
         match self {
             Self::Any => true,
             Self::Absent => current.is_none(),
@@ -50,13 +54,30 @@ pub(crate) fn generation_of(metadata: &std::fs::Metadata) -> io::Result<u64> {
     Ok(u64::try_from(since.as_micros()).unwrap_or(u64::MAX).max(1))
 }
 
-/// The generation for an object that replaces one of generation `current`.
-pub(super) fn next_generation(current: Option<u64>) -> u64 {
-    let now = SystemTime::now()
+/// Gives a staged file the generation of an object that replaces one of generation `current`, and
+/// returns it.
+///
+/// # Errors
+/// The file system cannot express a later time than that of the current object.
+pub(super) fn stamp(file: &File, current: Option<u64>) -> io::Result<u64> {
+    let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
-    now.max(current.unwrap_or(0).saturating_add(1))
+    let now = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+    let current = current.unwrap_or(0);
+    for step in [1, COARSEST_MICROS] {
+        let next = now.max(current.saturating_add(step));
+        let modified = UNIX_EPOCH + Duration::from_micros(next);
+        file.set_times(FileTimes::new().set_modified(modified))?;
+        // A file system rounds times, and cuts those that it cannot express.
+        let stamped = generation_of(&file.metadata()?)?;
+        if stamped > current {
+            return Ok(stamped);
+        }
+    }
+    Err(io::Error::other(
+        "the object's modification time lies too far in the future; set it to now with touch",
+    ))
 }
 
 /// Whether an error means that a file does not exist.

@@ -1,4 +1,6 @@
 use super::*;
+use std::fs::FileTimes;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 fn objects() -> (tempfile::TempDir, Objects) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -154,4 +156,45 @@ fn what_has_an_objects_name_but_is_no_file_is_neither_read_nor_written_nor_remov
     assert_eq!(std::fs::read_dir(outside.path()).expect("read").count(), 1);
     assert!(link.is_symlink() && dangling.is_symlink() && below.is_dir());
     assert_eq!(std::fs::read_dir(folder.path()).expect("read").count(), 3);
+}
+
+/// An object in a file of this age, and the folder that holds it.
+fn object_from(modified: SystemTime) -> (tempfile::TempDir, Objects, PathBuf) {
+    let (folder, objects) = objects();
+    let path = objects.path("x").expect("a path");
+    let stored = File::create(&path).expect("a file");
+    let times = FileTimes::new().set_modified(modified);
+    stored.set_times(times).expect("set");
+    (folder, objects, path)
+}
+
+#[test]
+fn a_file_from_before_1970_is_an_object_of_the_first_generation() {
+    let (_folder, objects, path) = object_from(UNIX_EPOCH - Duration::from_secs(1_000_000));
+    assert_eq!(current_generation(&path).expect("metadata"), Some(1));
+    assert!(write(&objects, "x", b"2", GenerationMatch::Is(1)).is_ok());
+}
+
+#[test]
+fn an_object_over_a_file_from_the_far_future_gets_a_later_generation_or_none() {
+    let year_20000 = UNIX_EPOCH + Duration::from_secs(568_971_820_800);
+    let (_folder, objects, path) = object_from(year_20000);
+    let before = current_generation(&path)
+        .expect("metadata")
+        .expect("a file");
+    let written = write(&objects, "x", b"2", GenerationMatch::Is(before));
+    let after = current_generation(&path)
+        .expect("metadata")
+        .expect("a file");
+    match written {
+        Ok(stored) => {
+            assert!(stored.generation > before);
+            assert_eq!(stored.generation, after);
+        }
+        // Of a file system that cannot express a later time, such as ext4 after 2446.
+        Err(error) => {
+            assert!(error.to_string().contains("with touch"), "{error}");
+            assert_eq!(after, before);
+        }
+    }
 }
