@@ -22,18 +22,6 @@ impl Crc32c {
         let bytes = <[u8; 4]>::try_from(bytes).ok()?;
         Some(Self(u32::from_be_bytes(bytes)))
     }
-
-    /// Finds the CRC32C in the values of `x-goog-hash` headers. A header can hold one checksum or a
-    /// list of them: `crc32c=AAAAAA==,md5=...`.
-    pub(crate) fn of_goog_hash<'value>(
-        values: impl IntoIterator<Item = &'value str>,
-    ) -> Option<Self> {
-        values
-            .into_iter()
-            .flat_map(|value| value.split(','))
-            .find_map(|part| part.trim().strip_prefix("crc32c="))
-            .and_then(Self::parse)
-    }
 }
 
 impl fmt::Display for Crc32c {
@@ -67,24 +55,5 @@ mod tests {
         }
         assert_eq!(Crc32c::parse("yZRl"), None);
         assert_eq!(Crc32c::parse("not base64"), None);
-    }
-
-    #[test]
-    fn the_crc32c_is_found_beside_other_checksums() {
-        for (values, crc32c) in [
-            (
-                vec!["crc32c=yZRlqg==,md5=XrY7u+Ae7tCTyyK7j1rNww=="],
-                Some(0xC994_65AA),
-            ),
-            (
-                vec!["md5=XrY7u+Ae7tCTyyK7j1rNww==", "crc32c=yZRlqg=="],
-                Some(0xC994_65AA),
-            ),
-            (vec!["md5=XrY7u+Ae7tCTyyK7j1rNww=="], None),
-            (vec!["crc32c=yZRl"], None),
-        ] {
-            let found = Crc32c::of_goog_hash(values.iter().copied());
-            assert_eq!(found, crc32c.map(Crc32c), "{values:?}");
-        }
     }
 }

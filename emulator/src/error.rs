@@ -76,9 +76,15 @@ pub enum StoreError {
     /// The body ended before its Content-Length.
     #[error("The request body terminated unexpectedly.")]
     IncompleteBody,
-    /// The body does not have the checksum in `x-goog-hash`.
-    #[error("The CRC32C you specified did not match what we received.")]
-    BadDigest,
+    /// The client sent its body too slowly.
+    #[error("The client did not send its request in the time allowed.")]
+    RequestTimeout,
+    /// The body does not have the checksum of this algorithm in `x-goog-hash` or `Content-MD5`.
+    #[error("The {0} you specified did not match what we received.")]
+    BadDigest(&'static str),
+    /// `x-goog-hash` or `Content-MD5` does not hold the base64 of a checksum.
+    #[error("The checksum you specified was invalid.")]
+    InvalidDigest,
     /// The object does not have the generation in `x-goog-if-generation-match`.
     #[error("At least one of the pre-conditions you specified did not hold.")]
     PreconditionFailed,
@@ -196,7 +202,9 @@ impl StoreError {
             Self::EntityTooLarge => (StatusCode::BAD_REQUEST, "EntityTooLarge"),
             Self::EntityTooSmall => (StatusCode::BAD_REQUEST, "EntityTooSmall"),
             Self::IncompleteBody => (StatusCode::BAD_REQUEST, "IncompleteBody"),
-            Self::BadDigest => (StatusCode::BAD_REQUEST, "BadDigest"),
+            Self::RequestTimeout => (StatusCode::REQUEST_TIMEOUT, "RequestTimeout"),
+            Self::BadDigest(_) => (StatusCode::BAD_REQUEST, "BadDigest"),
+            Self::InvalidDigest => (StatusCode::BAD_REQUEST, "InvalidDigest"),
             Self::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "PreconditionFailed"),
             Self::InvalidArgument(_) => (StatusCode::BAD_REQUEST, "InvalidArgument"),
             Self::NoSuchBucket => (StatusCode::NOT_FOUND, "NoSuchBucket"),

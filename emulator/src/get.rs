@@ -1,9 +1,10 @@
 //! Answers GET and HEAD with an object, or with a byte range of it.
 
+use crate::conditions::{self, Verdict};
 use crate::error::{Access, StoreError};
 use crate::headers::{describe, insert, text};
-use crate::objects::Objects;
-use crate::{StoreBody, on_disk};
+use crate::objects::{ObjectMetadata, Objects};
+use crate::{StoreBody, empty, on_disk};
 use futures::TryStreamExt as _;
 use http::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue,
@@ -15,60 +16,83 @@ use http_body_util::{BodyExt as _, StreamBody};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
 /// The size of one read from an object's file, in bytes.
 const READ_BYTES: usize = 128 * 1024;
 
-/// Answers with an object, or with the byte range that the `Range` header requests. The HTTP server
+/// The last second that an HTTP date can express, since 1970: the end of the year 9999. A file can
+/// be dated later.
+const HTTP_DATE_SECONDS_MAX: u64 = 253_402_300_799;
+
+/// Answers with an object, or with the byte range that the `Range` header requests, if the
+/// preconditions hold. If the URL addresses a generation, no other one is an answer. The HTTP server
 /// omits the body for a HEAD.
 pub(crate) async fn get(
     objects: Arc<Objects>,
     path: PathBuf,
     headers: &HeaderMap,
+    addressed: Option<u64>,
 ) -> Result<Response<StoreBody>, StoreError> {
     let (path, metadata, file) = on_disk(move || {
         let (metadata, file) = objects.open_object(&path)?.ok_or(StoreError::NoSuchKey)?;
         Ok((path, metadata, file))
     })
     .await?;
-    let mut file = tokio::fs::File::from_std(file);
-    let whole = 0..metadata.content_length;
+    if addressed.is_some_and(|addressed| addressed != metadata.generation) {
+        return Err(StoreError::NoSuchKey);
+    }
+    let modified = modified(metadata.generation);
+    if conditions::evaluate(headers, &metadata, modified)? == Verdict::NotModified {
+        let mut response = empty(StatusCode::NOT_MODIFIED);
+        describe_all(response.headers_mut(), &metadata, &path)?;
+        return Ok(response);
+    }
+    let total = metadata.content_length;
     let requested = match text(headers, RANGE.as_str()) {
-        Some(range) => byte_range(range, metadata.content_length)?,
-        None => None,
+        Some(range) if conditions::allows_range(headers, &metadata, modified)? => {
+            byte_range(range, total)?
+        }
+        _ => None,
     };
-    let status = match requested {
-        Some(_) => StatusCode::PARTIAL_CONTENT,
-        None => StatusCode::OK,
-    };
-    let bytes = requested.clone().unwrap_or(whole);
+    let bytes = requested.clone().unwrap_or(0..total);
+    let mut file = tokio::fs::File::from_std(file);
     file.seek(io::SeekFrom::Start(bytes.start))
         .await
         .map_err(|error| StoreError::of_io(Access::Read, &path, &error))?;
     let length = bytes.end - bytes.start;
     let stream = ReaderStream::with_capacity(file.take(length), READ_BYTES).map_ok(Frame::data);
     let mut response = Response::new(StreamBody::new(stream).boxed_unsync());
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    describe(headers, &metadata)?;
-    headers.insert(CONTENT_LENGTH, length.into());
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(&path)));
-    let modified = UNIX_EPOCH + Duration::from_micros(metadata.generation);
-    insert(headers, LAST_MODIFIED, &httpdate::fmt_http_date(modified))?;
+    describe_all(response.headers_mut(), &metadata, &path)?;
+    response.headers_mut().insert(CONTENT_LENGTH, length.into());
     if let Some(range) = requested {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         let (first, last) = (range.start, range.end - 1);
-        let total = metadata.content_length;
-        insert(
-            headers,
-            CONTENT_RANGE,
-            &format!("bytes {first}-{last}/{total}"),
-        )?;
+        let content_range = format!("bytes {first}-{last}/{total}");
+        insert(response.headers_mut(), CONTENT_RANGE, &content_range)?;
     }
     Ok(response)
+}
+
+/// Adds the headers that describe an object to a reader.
+fn describe_all(
+    headers: &mut HeaderMap,
+    metadata: &ObjectMetadata,
+    path: &Path,
+) -> Result<(), StoreError> {
+    describe(headers, metadata)?;
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(path)));
+    let modified = modified(metadata.generation);
+    insert(headers, LAST_MODIFIED, &httpdate::fmt_http_date(modified))
+}
+
+/// When an object was written, or the last moment that an HTTP date can express.
+fn modified(generation: u64) -> SystemTime {
+    let since = Duration::from_micros(generation);
+    UNIX_EPOCH + since.min(Duration::from_secs(HTTP_DATE_SECONDS_MAX))
 }
 
 /// Parses a `Range` header for an object of `length` bytes. `None` means the whole object: a
@@ -103,6 +127,19 @@ fn content_type(path: &Path) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_generation_has_an_http_date() {
+        for (generation, date) in [
+            (1, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (784_111_777_000_000, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (253_402_300_799_999_999, "Fri, 31 Dec 9999 23:59:59 GMT"),
+            (253_402_300_800_000_000, "Fri, 31 Dec 9999 23:59:59 GMT"),
+            (u64::MAX, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ] {
+            assert_eq!(httpdate::fmt_http_date(modified(generation)), date);
+        }
+    }
 
     #[test]
     fn byte_ranges_follow_rfc_9110() {

@@ -1,7 +1,7 @@
-//! Reads and writes the headers that PUT, GET and DELETE share.
+//! Reads and writes single headers.
 
 use crate::error::StoreError;
-use crate::objects::{GenerationMatch, ObjectMetadata};
+use crate::objects::ObjectMetadata;
 use http::header::{ETAG, HeaderMap, HeaderName, HeaderValue};
 
 /// An object's checksums.
@@ -15,16 +15,29 @@ pub(crate) fn text<'headers>(headers: &'headers HeaderMap, name: &str) -> Option
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// The precondition in `x-goog-if-generation-match`.
-pub(crate) fn generation_match(headers: &HeaderMap) -> Result<GenerationMatch, StoreError> {
-    match text(headers, "x-goog-if-generation-match").map(str::parse) {
-        None => Ok(GenerationMatch::Any),
-        Some(Ok(0)) => Ok(GenerationMatch::Absent),
-        Some(Ok(generation)) => Ok(GenerationMatch::Is(generation)),
-        Some(Err(_)) => Err(StoreError::InvalidArgument(
-            "x-goog-if-generation-match must be a generation.",
-        )),
+/// The text of a header that may occur once.
+///
+/// # Errors
+/// It occurs several times, or is not visible ASCII. Ignoring it would be wrong.
+pub(crate) fn single<'headers>(
+    headers: &'headers HeaderMap,
+    name: &str,
+) -> Result<Option<&'headers str>, StoreError> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next();
+    if values.next().is_some() {
+        return Err(StoreError::ExcessHeaderValues);
     }
+    value
+        .map(HeaderValue::to_str)
+        .transpose()
+        .map_err(|_| StoreError::InvalidArgument("A header is not ASCII."))
+}
+
+/// Parses a generation: decimal digits without a sign.
+pub(crate) fn generation(text: &str) -> Option<u64> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| is_number)
 }
 
 /// Adds the headers that describe an object.

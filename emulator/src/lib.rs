@@ -7,11 +7,14 @@
 //! <https://cloud.google.com/storage/docs/xml-api/reference-methods>
 
 pub mod checksum;
+mod conditions;
+mod digests;
 pub mod error;
 mod get;
 mod headers;
 pub mod key;
 pub mod objects;
+pub mod pace;
 pub mod permissions;
 mod put;
 pub mod signature;
@@ -23,13 +26,15 @@ mod tests;
 
 use bytes::Bytes;
 use error::StoreError;
-use http::header::HeaderMap;
+use http::header::{CONNECTION, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
-use objects::Objects;
+use objects::{GenerationMatch, Objects};
+use pace::Pace;
 use percent_encoding::percent_decode_str;
 use permissions::{Permission, Permissions};
+use put::UploadTerms;
 use signature::Verifier;
 use std::collections::HashMap;
 use std::io;
@@ -40,6 +45,9 @@ use tokio::sync::Semaphore;
 /// The largest object, in bytes: ten times the largest tar of a prefix, which holds 4,096 ranges of
 /// at most 256 KiB, 1 KiB of tar framing for each, and 1 MiB of padding.
 const OBJECT_BYTES_MAX: u64 = 10 * (4096 * (256 + 1) + 1024) * 1024;
+
+/// GCS's limits on the length of a bucket's name, in bytes.
+const BUCKET_NAME_BYTES: std::ops::RangeInclusive<usize> = 3..=222;
 
 /// Concurrent uploads. Further ones wait.
 const UPLOADS_MAX: u32 = 1024;
@@ -67,6 +75,7 @@ pub struct Emulator {
     buckets: Buckets,
     verifier: Verifier,
     permissions: Permissions,
+    pace: Pace,
     open: Mutex<HashMap<String, Arc<Objects>>>,
     /// One permit for each upload in progress.
     uploads: Arc<Semaphore>,
@@ -84,10 +93,21 @@ impl Emulator {
         verifier: Verifier,
         permissions: Permissions,
     ) -> Arc<Self> {
+        Self::with_pace(buckets, verifier, permissions, Pace::default())
+    }
+
+    /// Does the same, with bodies that may be as slow as `pace` says.
+    pub fn with_pace(
+        buckets: Buckets,
+        verifier: Verifier,
+        permissions: Permissions,
+        pace: Pace,
+    ) -> Arc<Self> {
         let emulator = Self {
             buckets,
             verifier,
             permissions,
+            pace,
             open: Mutex::default(),
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX as usize)),
         };
@@ -98,21 +118,26 @@ impl Emulator {
         Arc::new(emulator)
     }
 
-    /// Answers one request and reads its body to the end, also when the request is refused:
-    /// a client that is still sending would otherwise see a reset connection instead of the answer.
+    /// Answers one request. If it is refused, it is answered at once: its body has not been read, and
+    /// the response says that the connection closes. The HTTP server should read on for a moment
+    /// before it closes, since a client that is still sending would otherwise see a reset connection
+    /// instead of the answer.
     pub async fn respond<RequestBody>(&self, request: Request<RequestBody>) -> Response<StoreBody>
     where
         RequestBody: Body<Data = Bytes> + Send + Unpin,
     {
         let (parts, body) = request.into_parts();
         let mut body = Some(body);
-        let response = self.answer(&parts, &mut body).await;
-        drain(body).await;
+        let mut response = self.answer(&parts, &mut body).await;
+        if body.is_some_and(|body| !body.is_end_stream()) {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
         response
     }
 
     /// Answers one request. Sets `body` to `None` if it was read to its end or broke off. Otherwise
-    /// the caller can drop or drain the rest.
+    /// the caller can drop the rest.
     pub async fn answer<RequestBody>(
         &self,
         parts: &http::request::Parts,
@@ -149,11 +174,8 @@ impl Emulator {
             Buckets::One { name, folder } if name == bucket => folder.clone(),
             Buckets::One { .. } => return Err(StoreError::NoSuchBucket),
             Buckets::In(root) => {
-                let is_name = bucket.bytes().all(|byte| {
-                    byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte)
-                });
                 let folder = root.join(bucket);
-                if !is_name || bucket.starts_with('.') || !folder.is_dir() {
+                if !is_bucket_name(bucket) || !folder.is_dir() {
                     return Err(StoreError::NoSuchBucket);
                 }
                 folder
@@ -181,21 +203,28 @@ impl Emulator {
         let (bucket, object) = bucket_and_object(parts.uri.path())?;
         let objects = self.objects(&bucket)?;
         let path = objects.path(&object)?;
+        let addressed = addressed_generation(query)?;
         match parts.method {
+            Method::PUT if addressed.is_some() => Err(StoreError::InvalidArgument(
+                "A generation cannot be written; use x-goog-if-generation-match.",
+            )),
             Method::PUT => {
                 self.require(Permission::Create)?;
-                let upload = Arc::clone(&self.uploads).acquire_owned().await;
-                let upload = upload.map_err(|_| StoreError::InternalError)?;
-                let may_replace = self.permissions.has(Permission::Delete);
-                put::put(objects, path, &parts.headers, body, upload, may_replace).await
+                let permit = Arc::clone(&self.uploads).acquire_owned().await;
+                let terms = UploadTerms {
+                    permit: permit.map_err(|_| StoreError::InternalError)?,
+                    may_replace: self.permissions.has(Permission::Delete),
+                    pace: self.pace,
+                };
+                put::put(objects, path, &parts.headers, body, terms).await
             }
             Method::GET | Method::HEAD => {
                 self.require(Permission::Get)?;
-                get::get(objects, path, &parts.headers).await
+                get::get(objects, path, &parts.headers, addressed).await
             }
             Method::DELETE => {
                 self.require(Permission::Delete)?;
-                delete(objects, path, &parts.headers).await
+                delete(objects, path, &parts.headers, addressed).await
             }
             _ => Err(StoreError::MethodNotAllowed),
         }
@@ -210,17 +239,20 @@ impl Emulator {
     }
 }
 
-/// Reads the rest of a body, up to the size of the largest object.
-async fn drain(body: Option<impl Body<Data = Bytes> + Unpin>) {
-    let Some(mut body) = body else { return };
-    let mut left = OBJECT_BYTES_MAX;
-    while let Some(Ok(frame)) = body.frame().await {
-        let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-        match left.checked_sub(bytes) {
-            Some(rest) => left = rest,
-            None => return,
-        }
-    }
+/// Whether a bucket can have this name. In particular, it is one folder below the root, and never
+/// the root itself.
+///
+/// <https://cloud.google.com/storage/docs/buckets#naming>
+fn is_bucket_name(name: &str) -> bool {
+    let is_end = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = name.as_bytes();
+    BUCKET_NAME_BYTES.contains(&bytes.len())
+        && bytes.first().is_some_and(is_end)
+        && bytes.last().is_some_and(is_end)
+        && bytes
+            .iter()
+            .all(|byte| is_end(byte) || b"-_.".contains(byte))
+        && !name.contains("..")
 }
 
 fn bucket_and_object(path: &str) -> Result<(String, String), StoreError> {
@@ -244,17 +276,39 @@ async fn on_disk<T: Send + 'static>(
         .map_err(|_| StoreError::InternalError)?
 }
 
+/// The generation that `?generation=` names.
+fn addressed_generation(query: &str) -> Result<Option<u64>, StoreError> {
+    let parameters = signature::decode_query(query)?;
+    match parameters
+        .get("generation")
+        .map(|text| headers::generation(text))
+    {
+        None => Ok(None),
+        Some(Some(generation)) => Ok(Some(generation)),
+        Some(None) => Err(StoreError::InvalidArgument(
+            "The parameter generation must be a number.",
+        )),
+    }
+}
+
 async fn delete(
     objects: Arc<Objects>,
     path: PathBuf,
     headers: &HeaderMap,
+    addressed: Option<u64>,
 ) -> Result<Response<StoreBody>, StoreError> {
-    let condition = headers::generation_match(headers)?;
-    let existed = on_disk(move || objects.remove(&path, condition)).await?;
-    if existed {
-        Ok(empty(StatusCode::NO_CONTENT))
-    } else {
-        Err(StoreError::NoSuchKey)
+    let required = conditions::of_write(headers)?;
+    let condition = match addressed {
+        None => required,
+        Some(generation) if required.holds(Some(generation)) => GenerationMatch::Is(generation),
+        Some(_) => return Err(StoreError::PreconditionFailed),
+    };
+    match on_disk(move || objects.remove(&path, condition)).await {
+        Ok(true) => Ok(empty(StatusCode::NO_CONTENT)),
+        Ok(false) => Err(StoreError::NoSuchKey),
+        // There is no object of the generation that the URL names.
+        Err(StoreError::PreconditionFailed) if addressed.is_some() => Err(StoreError::NoSuchKey),
+        Err(error) => Err(error),
     }
 }
 

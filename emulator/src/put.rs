@@ -1,16 +1,17 @@
 //! Stores the body of a PUT as an object if it is complete and every condition holds.
 
-use crate::checksum::Crc32c;
+use crate::conditions;
+use crate::digests::DeclaredDigests;
 use crate::error::StoreError;
-use crate::headers::{HASH, describe, generation_match, text};
+use crate::headers::{describe, single};
 use crate::objects::{GenerationMatch, Objects, PartialObject};
+use crate::pace::{Pace, PacedReader};
 use crate::permissions::Permission;
 use crate::{OBJECT_BYTES_MAX, StoreBody, empty, on_disk};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap};
 use http::{Response, StatusCode};
 use http_body::Body;
-use http_body_util::BodyExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
@@ -24,7 +25,7 @@ const WRITE_BYTES: usize = 256 * 1024;
 struct PutConditions {
     content_length: u64,
     generation: GenerationMatch,
-    crc32c: Option<Crc32c>,
+    digests: DeclaredDigests,
 }
 
 impl PutConditions {
@@ -36,16 +37,14 @@ impl PutConditions {
         if content_length > OBJECT_BYTES_MAX {
             return Err(StoreError::EntityTooLarge);
         }
-        let generation = generation_match(headers)?;
-        if let Some(range) = text(headers, "x-goog-content-length-range") {
+        let generation = conditions::of_write(headers)?;
+        if let Some(range) = single(headers, "x-goog-content-length-range")? {
             check_length_range(range, content_length)?;
         }
-        let hashes = headers.get_all(HASH).iter();
-        let crc32c = Crc32c::of_goog_hash(hashes.filter_map(|value| value.to_str().ok()));
         Ok(Self {
             content_length,
             generation,
-            crc32c,
+            digests: DeclaredDigests::of(headers)?,
         })
     }
 }
@@ -66,22 +65,30 @@ fn check_length_range(range: &str, content_length: u64) -> Result<(), StoreError
     }
 }
 
-/// Stores a body as an object. Without `may_replace`, it refuses to replace an existing one. Sets
-/// `body` to `None` once there is nothing left to read from it.
+/// What an upload may do, and what it takes.
+pub(crate) struct UploadTerms {
+    /// Counts the upload as in progress.
+    pub(crate) permit: OwnedSemaphorePermit,
+    /// Whether it may replace an existing object.
+    pub(crate) may_replace: bool,
+    pub(crate) pace: Pace,
+}
+
+/// Stores a body as an object. Sets `body` to `None` once there is nothing left to read from it.
 pub(crate) async fn put<RequestBody>(
     objects: Arc<Objects>,
     path: PathBuf,
     headers: &HeaderMap,
     body: &mut Option<RequestBody>,
-    upload: OwnedSemaphorePermit,
-    may_replace: bool,
+    terms: UploadTerms,
 ) -> Result<Response<StoreBody>, StoreError>
 where
     RequestBody: Body<Data = Bytes> + Send + Unpin,
 {
+    let may_replace = terms.may_replace;
     let incoming = body.as_mut().ok_or(StoreError::InternalError)?;
     let conditions = PutConditions::of(headers, incoming)?;
-    let requested = conditions.generation;
+    let (requested, digests) = (conditions.generation, conditions.digests);
     // Replacing an object deletes the old one, so it needs that permission, too.
     let permitted = match may_replace {
         true => requested,
@@ -96,12 +103,13 @@ where
     let (objects, path, partial) = on_disk(move || {
         objects.check_generation(&path, permitted).map_err(denied)?;
         objects.check_generation(&path, requested)?;
-        let partial = objects.begin(&path)?;
+        let mut partial = objects.begin(&path)?;
+        digests.prepare(&mut partial);
         Ok((objects, path, partial))
     })
     .await?;
-    let mut writer = Writer::new(partial, upload);
-    let received = receive(incoming, &mut writer).await;
+    let mut writer = Writer::new(partial, terms.permit);
+    let received = receive(incoming, terms.pace, &mut writer).await;
     if matches!(received, Ok(_) | Err(StoreError::IncompleteBody)) {
         *body = None;
     }
@@ -110,12 +118,7 @@ where
         return Err(received.err().unwrap_or(StoreError::IncompleteBody));
     }
     let (partial, upload) = writer.finish().await?;
-    if conditions
-        .crc32c
-        .is_some_and(|sent| sent != partial.crc32c())
-    {
-        return Err(StoreError::BadDigest);
-    }
+    digests.check(&partial)?;
     let metadata = on_disk(move || {
         let committed = objects.commit(partial, &path, permitted).map_err(denied);
         drop(upload);
@@ -128,22 +131,16 @@ where
 }
 
 /// Passes a body to the writer and returns its length in bytes.
-async fn receive<RequestBody>(
-    body: &mut RequestBody,
+async fn receive(
+    body: &mut (impl Body<Data = Bytes> + Unpin),
+    pace: Pace,
     writer: &mut Writer,
-) -> Result<u64, StoreError>
-where
-    RequestBody: Body<Data = Bytes> + Unpin,
-{
-    let mut received = 0;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| StoreError::IncompleteBody)?;
-        if let Ok(bytes) = frame.into_data() {
-            received += bytes.len() as u64;
-            writer.push(bytes).await?;
-        }
+) -> Result<u64, StoreError> {
+    let mut reader = PacedReader::new(pace);
+    while let Some(bytes) = reader.next(body).await? {
+        writer.push(bytes).await?;
     }
-    Ok(received)
+    Ok(reader.received())
 }
 
 /// Writes an object in batches: while one is being written to disk, the next is collected.

@@ -128,7 +128,11 @@ impl Verifier {
     }
 }
 
-fn decode_query(query: &str) -> Result<BTreeMap<String, String>, StoreError> {
+/// The decoded parameters of a query.
+///
+/// # Errors
+/// A parameter occurs twice, there are too many, or one is not UTF-8.
+pub(crate) fn decode_query(query: &str) -> Result<BTreeMap<String, String>, StoreError> {
     let malformed = StoreError::InvalidArgument("the query is malformed");
     let mut parameters = BTreeMap::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {

@@ -3,6 +3,7 @@
 use crate::checksum::Crc32c;
 use crate::error::{Access, StoreError};
 use crate::staging;
+use md5::{Digest as _, Md5};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,8 @@ pub struct PartialObject {
     path: PathBuf,
     pub(super) crc32c: Crc32c,
     pub(super) content_length: u64,
+    /// The MD5 of the bytes so far, if somebody wants to know it.
+    md5: Option<Md5>,
 }
 
 impl PartialObject {
@@ -28,6 +31,7 @@ impl PartialObject {
             path: path.to_owned(),
             crc32c: Crc32c::default(),
             content_length: 0,
+            md5: None,
         })
     }
 
@@ -41,11 +45,24 @@ impl PartialObject {
             .map_err(|error| StoreError::of_io(Access::Write, &self.path, &error))?;
         self.crc32c = self.crc32c.append(bytes);
         self.content_length += bytes.len() as u64;
+        if let Some(md5) = &mut self.md5 {
+            md5.update(bytes);
+        }
         Ok(())
     }
 
     /// The checksum of the bytes so far.
     pub const fn crc32c(&self) -> Crc32c {
         self.crc32c
+    }
+
+    /// Computes the MD5 as well, from the first byte on. Call it before any bytes are appended.
+    pub fn compute_md5(&mut self) {
+        self.md5 = Some(Md5::new());
+    }
+
+    /// The MD5 of the bytes so far; `None` unless it was to be computed.
+    pub fn md5(&self) -> Option<[u8; 16]> {
+        self.md5.clone().map(|md5| md5.finalize().into())
     }
 }
