@@ -1,4 +1,5 @@
-//! An archive in a local folder.
+//! An archive in a local folder. Only regular files are read: a FIFO would block, and a symbolic link
+//! could lead out of the archive.
 
 use super::layout::tar_name;
 use super::{Archive, Base, ReadError, StoredFile, StoredObject, TarReader};
@@ -6,10 +7,11 @@ use emulator::error::StoreError;
 use emulator::objects::{Objects, current_generation};
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::prefix::Prefix;
-use std::fs::File;
+use nix::libc::{ELOOP, O_NOFOLLOW, O_NONBLOCK};
+use std::fs::{File, FileType, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -88,7 +90,10 @@ impl Archive for FolderArchive {
     async fn object(&self, prefix: Prefix) -> Result<Option<StoredObject>, ReadError> {
         let objects = Arc::clone(&self.objects);
         let metadata = self
-            .on_file(&tar_name(prefix), move |path| objects.metadata(path))
+            .on_file(&tar_name(prefix), move |path| {
+                open(path)?;
+                objects.metadata(path)
+            })
             .await?
             .flatten();
         Ok(metadata.map(|metadata| StoredObject {
@@ -101,15 +106,13 @@ impl Archive for FolderArchive {
 
     async fn has_tar(&self, prefix: Prefix) -> Result<bool, ReadError> {
         let found = self
-            .on_file(&tar_name(prefix), |path| std::fs::metadata(path).map(drop))
+            .on_file(&tar_name(prefix), |path| path.symlink_metadata().map(drop))
             .await?;
         Ok(found.is_some())
     }
 
     async fn open_tar(&self, prefix: Prefix) -> Result<Option<TarReader>, ReadError> {
-        let file = self
-            .on_file(&tar_name(prefix), |path| File::open(path))
-            .await?;
+        let file = self.on_file(&tar_name(prefix), open).await?;
         Ok(file.map(|file| Box::new(file) as TarReader))
     }
 
@@ -119,11 +122,117 @@ impl Archive for FolderArchive {
         byte_range: Range<u64>,
     ) -> Result<Option<Vec<u8>>, ReadError> {
         let read = move |path: &Path| {
+            let file = open(path)?;
+            let tar_bytes = file.metadata()?.len();
+            if byte_range.end > tar_bytes {
+                let end = byte_range.end;
+                let message = format!("it has {tar_bytes} bytes, and {end} are needed");
+                return Err(io::Error::other(message));
+            }
             let length = byte_range.end.saturating_sub(byte_range.start);
             let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-            File::open(path)?.read_exact_at(&mut bytes, byte_range.start)?;
+            file.read_exact_at(&mut bytes, byte_range.start)?;
             Ok(bytes)
         };
         self.on_file(&tar_name(prefix), read).await
+    }
+}
+
+/// Opens a regular file, and nothing else. It never blocks.
+fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(O_NONBLOCK | O_NOFOLLOW)
+        .open(path)
+        .map_err(|error| match error.raw_os_error() {
+            Some(ELOOP) => io::Error::other("it is a symbolic link, not a regular file"),
+            _ => error,
+        })?;
+    let file_type = file.metadata()?.file_type();
+    if file_type.is_file() {
+        Ok(file)
+    } else {
+        let kind = kind_of(file_type);
+        Err(io::Error::other(format!(
+            "it is a {kind}, not a regular file"
+        )))
+    }
+}
+
+fn kind_of(file_type: FileType) -> &'static str {
+    if file_type.is_dir() {
+        "directory"
+    } else if file_type.is_fifo() {
+        "FIFO"
+    } else {
+        "special file"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+    use std::time::Duration;
+
+    const PREFIX: Prefix = Prefix::from_number(0xAB);
+
+    /// Everything that can be read under the tar's name, as the messages that come back.
+    async fn errors(archive: &FolderArchive) -> Vec<String> {
+        let reads = async {
+            [
+                archive.read("AB.tar", 100).await.map(drop),
+                archive.object(PREFIX).await.map(drop),
+                archive.open_tar(PREFIX).await.map(drop),
+                archive.read_tar_bytes(PREFIX, 0..1).await.map(drop),
+            ]
+        };
+        let reads = tokio::time::timeout(Duration::from_secs(20), reads);
+        let reads = reads.await.expect("no read hangs");
+        reads
+            .into_iter()
+            .map(|read| read.expect_err("nothing to read").to_string())
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn whatever_is_not_a_regular_file_is_named_and_never_read() {
+        type Make = fn(&Path) -> io::Result<()>;
+        let fifo: Make = |path| Command::new("mkfifo").arg(path).status().map(drop);
+        let link: Make = |path| std::os::unix::fs::symlink("other", path);
+        let socket: Make = |path| std::os::unix::net::UnixListener::bind(path).map(drop);
+        for (make, reason) in [
+            (
+                (|path| std::fs::create_dir(path)) as Make,
+                "it is a directory, not a regular file",
+            ),
+            (fifo, "it is a FIFO, not a regular file"),
+            (link, "it is a symbolic link, not a regular file"),
+            (socket, "No such device or address"),
+        ] {
+            let folder = tempfile::tempdir().expect("a folder");
+            std::fs::write(folder.path().join("other"), [0; 512]).expect("written");
+            let path = folder.path().join("AB.tar");
+            make(&path).expect("made");
+            let archive = FolderArchive::new(folder.path().to_owned());
+            let expected = format!("cannot read {}: {reason}", path.display());
+            for error in errors(&archive).await {
+                assert!(error.starts_with(&expected), "{error}");
+            }
+            let has_tar = archive.has_tar(PREFIX).await;
+            assert!(has_tar.expect("a look"), "{reason}: something is there");
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_beyond_the_end_of_a_tar_are_refused_before_memory_is_taken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("AB.tar"), [1; 512]).expect("written");
+        let archive = FolderArchive::new(folder.path().to_owned());
+        let bytes = archive.read_tar_bytes(PREFIX, 510..512).await;
+        assert_eq!(bytes.expect("readable"), Some(vec![1, 1]));
+        let error = archive.read_tar_bytes(PREFIX, 0..u64::MAX >> 1).await;
+        let error = error.expect_err("too many").to_string();
+        assert!(error.contains("it has 512 bytes"), "{error}");
     }
 }
