@@ -125,7 +125,14 @@ impl ReadError {
     }
 }
 
-/// The bytes of a tar, for a thread that may block.
+/// The cause of an [`io::Error`](std::io::Error) of a [`TarReader`]: what was read so far belongs
+/// to a tar that is no longer there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it was replaced while it was read")]
+pub struct Replaced;
+
+/// The bytes of a tar, for a thread that may block. If the tar may be another one by now, reading
+/// fails with [`Replaced`].
 pub type TarReader = Box<dyn Read + Send>;
 
 /// An archive in a folder or a bucket. `Ok(None)` always means that the file does not exist.
@@ -307,7 +314,7 @@ pub fn open(
         }
         ArchiveLocation::Bucket(path) => {
             let client = BucketClient::open(path.clone(), options, ca_file)?;
-            Arc::new(BucketArchive::new(Arc::new(client)))
+            Arc::new(BucketArchive::new(Arc::new(client)).for_reading_only())
         }
     })
 }

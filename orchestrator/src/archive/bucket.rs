@@ -1,37 +1,50 @@
 //! An archive in a bucket.
 
+mod download;
+#[cfg(test)]
+mod tests;
+
 use super::layout::tar_name;
 use super::{Archive, Base, ReadError, StoredFile, StoredObject, TarReader};
 use crate::gcs::client::{Answer, BucketClient, RequestError};
-use bytes::{Buf as _, Bytes};
-use http::{HeaderMap, Method};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use download::{Download, DownloadSettings};
+use http::{HeaderMap, Method, StatusCode};
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::store_answer::crc32c_of_goog_hash;
-use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::runtime::Handle;
 
 /// The header with an object's generation.
 const GENERATION: &str = "x-goog-generation";
-
-/// The longest wait for the next piece of a tar.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Reads an archive from a bucket.
 #[derive(Debug)]
 pub struct BucketArchive {
     client: Arc<BucketClient>,
+    /// Whether a small file counts as missing if the account has no permission to read it.
+    denied_is_missing: bool,
+    download: DownloadSettings,
 }
 
 impl BucketArchive {
-    /// The archive at the path of `client`.
-    pub const fn new(client: Arc<BucketClient>) -> Self {
-        Self { client }
+    /// The archive at the path of `client`. A small file that the account has no permission to
+    /// read counts as missing, so that an account that may only create objects can write one.
+    pub fn new(client: Arc<BucketClient>) -> Self {
+        Self {
+            client,
+            denied_is_missing: true,
+            download: DownloadSettings::default(),
+        }
+    }
+
+    /// The same archive for a command that only reads it: a denied permission is an error.
+    #[must_use]
+    pub fn for_reading_only(self) -> Self {
+        Self {
+            denied_is_missing: false,
+            ..self
+        }
     }
 
     async fn find(
@@ -72,7 +85,13 @@ impl BucketArchive {
 #[async_trait::async_trait]
 impl Archive for BucketArchive {
     async fn read(&self, file: &str, bytes_max: usize) -> Result<Option<StoredFile>, ReadError> {
-        let Some(answer) = self.find(Method::GET, file, None).await? else {
+        let answer = if self.denied_is_missing {
+            self.find(Method::GET, file, None).await?
+        } else {
+            let answer = self.client.get(file, None).await;
+            answer.map_err(|error| self.unreadable(file, &error))?
+        };
+        let Some(answer) = answer else {
             return Ok(None);
         };
         if answer.body.len() > bytes_max {
@@ -98,9 +117,7 @@ impl Archive for BucketArchive {
             return Ok(None);
         };
         let headers = &answer.headers;
-        let length = text(headers, "x-goog-stored-content-length")
-            .or_else(|| text(headers, "content-length"))
-            .and_then(|length| length.parse().ok());
+        let length = stored_length(headers);
         let generation = text(headers, GENERATION);
         match (length, crc32c_of(headers), generation) {
             (Some(content_length), Some(crc32c), Some(generation)) => Ok(Some(StoredObject {
@@ -125,18 +142,10 @@ impl Archive for BucketArchive {
 
     async fn open_tar(&self, prefix: Prefix) -> Result<Option<TarReader>, ReadError> {
         let file = tar_name(prefix);
-        let body = self
-            .client
-            .stream(&file)
-            .await
-            .map_err(|error| self.unreadable(&file, &error))?;
-        Ok(body.map(|body| {
-            Box::new(BlockingBody {
-                body,
-                piece: Bytes::new(),
-                runtime: Handle::current(),
-            }) as TarReader
-        }))
+        let client = Arc::clone(&self.client);
+        let download = Download::open(client, file.clone(), self.download).await;
+        let download = download.map_err(|error| self.unreadable(&file, &error))?;
+        Ok(download.map(|download| Box::new(download) as TarReader))
     }
 
     async fn read_tar_bytes(
@@ -146,8 +155,15 @@ impl Archive for BucketArchive {
     ) -> Result<Option<Vec<u8>>, ReadError> {
         let file = tar_name(prefix);
         let length = byte_range.end.saturating_sub(byte_range.start);
-        let Some(answer) = self.find(Method::GET, &file, Some(byte_range)).await? else {
-            return Ok(None);
+        let answer = match self.client.get(&file, Some(byte_range)).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return Ok(None),
+            Err(RequestError::Refused { status, .. })
+                if status == StatusCode::RANGE_NOT_SATISFIABLE =>
+            {
+                return Err(self.invalid(&file, "it is shorter".to_owned()));
+            }
+            Err(error) => return Err(self.unreadable(&file, &error)),
         };
         if answer.body.len() as u64 != length {
             let got = answer.body.len();
@@ -161,33 +177,15 @@ fn text<'headers>(headers: &'headers HeaderMap, name: &str) -> Option<&'headers 
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
+/// The object's length, from the headers of an answer that has the whole object.
+fn stored_length(headers: &HeaderMap) -> Option<u64> {
+    text(headers, "x-goog-stored-content-length")
+        .or_else(|| text(headers, "content-length"))
+        .and_then(|length| length.parse().ok())
+}
+
 /// The CRC32C in an answer's `x-goog-hash`, if there is one.
 pub fn crc32c_of(headers: &HeaderMap) -> Option<Crc32c> {
     let values = headers.get_all("x-goog-hash").iter();
     crc32c_of_goog_hash(values.filter_map(|value| value.to_str().ok()))
-}
-
-/// A body as a blocking reader. Its thread must not be one of the runtime's.
-struct BlockingBody {
-    body: Incoming,
-    piece: Bytes,
-    runtime: Handle,
-}
-
-impl Read for BlockingBody {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() {
-            let body = &mut self.body;
-            let next = async { tokio::time::timeout(IDLE_TIMEOUT, body.frame()).await };
-            match self.runtime.block_on(next) {
-                Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut)),
-                Ok(None) => return Ok(0),
-                Ok(Some(Err(error))) => return Err(io::Error::other(error)),
-                Ok(Some(Ok(frame))) => self.piece = frame.into_data().unwrap_or_default(),
-            }
-        }
-        let bytes = self.piece.len().min(into.len());
-        self.piece.copy_to_slice(&mut into[..bytes]);
-        Ok(bytes)
-    }
 }

@@ -7,7 +7,7 @@ use crate::http_client::{self, HttpClient};
 use crate::origin::Origin;
 use crate::sign::{SignError, UrlSigner};
 use bytes::Bytes;
-use http::header::{HeaderMap, RANGE};
+use http::header::{CONTENT_RANGE, HeaderMap, RANGE};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -71,6 +71,15 @@ impl Answer {
     }
 }
 
+/// A file that is arriving.
+#[derive(Debug)]
+pub struct Download {
+    /// The headers of the response.
+    pub headers: HeaderMap,
+    /// The file's bytes.
+    pub body: Incoming,
+}
+
 /// A method and the object that it is for, as messages show them.
 #[derive(Clone, Debug)]
 struct Operation {
@@ -119,6 +128,7 @@ struct Unsigned<'request> {
     operation: Operation,
     /// Headers that are signed.
     headers: &'request BTreeMap<String, String>,
+    /// One that ends at `u64::MAX` ends with the object.
     byte_range: Option<Range<u64>>,
     body: Bytes,
 }
@@ -150,6 +160,18 @@ impl BucketClient {
             path,
             origin,
         })
+    }
+
+    /// A client of a test's own store.
+    #[cfg(test)]
+    pub(crate) fn with_signer(path: BucketPath, origin: Origin, signer: UrlSigner) -> Self {
+        let http = http_client::new(None).expect("a client");
+        Self {
+            path,
+            signer,
+            http,
+            origin,
+        }
     }
 
     /// The path in the bucket.
@@ -239,57 +261,90 @@ impl BucketClient {
         byte_range: Option<Range<u64>>,
     ) -> Result<Option<Answer>, RequestError> {
         let is_partial = byte_range.is_some();
-        let operation = self.operation(method, file);
-        let answer = self
-            .send_unsigned(&Unsigned {
-                operation,
-                headers: &BTreeMap::new(),
-                byte_range,
-                body: Bytes::new(),
-            })
-            .await?;
-        match answer.status {
-            StatusCode::OK if !is_partial => Ok(Some(answer)),
-            StatusCode::PARTIAL_CONTENT if is_partial => Ok(Some(answer)),
-            StatusCode::NOT_FOUND => Ok(None),
-            // Any other code concerns the signature, and would be the same for every object.
-            StatusCode::FORBIDDEN if answer.code().is_none_or(|code| code == "AccessDenied") => {
-                tracing::debug!(file, "the account may not see whether this object exists");
-                Ok(None)
-            }
-            _ => Err(answer.into_error()),
+        let answer = self.request(method, file, byte_range).await?;
+        // Any other code concerns the signature, and would be the same for every object.
+        if answer.status == StatusCode::FORBIDDEN
+            && answer.code().is_none_or(|code| code == "AccessDenied")
+        {
+            tracing::debug!(file, "the account may not see whether this object exists");
+            return Ok(None);
         }
+        found(answer, is_partial)
     }
 
-    /// Opens a file of any length as a stream. Only the head of the answer is retried. Returns
-    /// `None` if there is no such file.
+    /// Requests a file, or its bytes `byte_range`. Unlike [`Self::find`], it fails if the account
+    /// has no permission to read the file.
     ///
     /// # Errors
     /// The request failed or was refused.
-    pub async fn stream(&self, file: &str) -> Result<Option<Incoming>, RequestError> {
+    pub async fn get(
+        &self,
+        file: &str,
+        byte_range: Option<Range<u64>>,
+    ) -> Result<Option<Answer>, RequestError> {
+        let is_partial = byte_range.is_some();
+        found(
+            self.request(Method::GET, file, byte_range).await?,
+            is_partial,
+        )
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        file: &str,
+        byte_range: Option<Range<u64>>,
+    ) -> Result<Answer, RequestError> {
+        let operation = self.operation(method, file);
+        self.send_unsigned(&Unsigned {
+            operation,
+            headers: &BTreeMap::new(),
+            byte_range,
+            body: Bytes::new(),
+        })
+        .await
+    }
+
+    /// Opens a file of any length as a stream that begins at byte `from`. Only the head of the
+    /// answer is retried. Returns `None` if there is no such file.
+    ///
+    /// # Errors
+    /// The request failed or was refused, or other bytes came back.
+    pub async fn stream(&self, file: &str, from: u64) -> Result<Option<Download>, RequestError> {
         let unsigned = Unsigned {
             operation: self.operation(Method::GET, file),
             headers: &BTreeMap::new(),
-            byte_range: None,
+            byte_range: (from > 0).then_some(from..u64::MAX),
             body: Bytes::new(),
         };
         let attempt = || async {
             let operation = &unsigned.operation;
             in_time(operation, async {
                 let response = self.attempt(&unsigned).await?;
-                match response.status() {
-                    StatusCode::OK => Ok(Ok(response.into_body())),
-                    _ => read_whole(response, operation).await.map(Err),
+                let status = response.status();
+                let is_whole = status == StatusCode::OK && from == 0;
+                if is_whole || begins_at(&response, from) {
+                    let (head, body) = response.into_parts();
+                    let headers = head.headers;
+                    return Ok(Ok(Download { headers, body }));
                 }
+                if status.is_success() {
+                    let message = format!(
+                        "{operation} was answered {} without the byte range from {from} on",
+                        status.as_u16()
+                    );
+                    return Err(RequestError::Refused { message, status });
+                }
+                read_whole(response, operation).await.map(Err)
             })
             .await
         };
-        let status = |opened: &Result<Incoming, Answer>| match opened {
+        let status = |opened: &Result<Download, Answer>| match opened {
             Ok(_) => StatusCode::OK,
             Err(answer) => answer.status,
         };
         match retry(attempt, status).await? {
-            Ok(body) => Ok(Some(body)),
+            Ok(download) => Ok(Some(download)),
             Err(answer) if answer.status == StatusCode::NOT_FOUND => Ok(None),
             Err(answer) => Err(answer.into_error()),
         }
@@ -342,7 +397,10 @@ impl BucketClient {
             request = request.header(name, value);
         }
         if let Some(byte_range) = byte_range {
-            let last = byte_range.end.saturating_sub(1);
+            let last = match byte_range.end {
+                u64::MAX => String::new(),
+                end => end.saturating_sub(1).to_string(),
+            };
             request = request.header(RANGE, format!("bytes={}-{last}", byte_range.start));
         }
         // The builder's own error could show the URL.
@@ -354,6 +412,25 @@ impl BucketClient {
             RequestError::Lost(format!("{operation} failed: {cause}"))
         })
     }
+}
+
+/// The answer to a GET or HEAD. Returns `None` if there is no such file.
+fn found(answer: Answer, is_partial: bool) -> Result<Option<Answer>, RequestError> {
+    match answer.status {
+        StatusCode::OK if !is_partial => Ok(Some(answer)),
+        StatusCode::PARTIAL_CONTENT if is_partial => Ok(Some(answer)),
+        StatusCode::NOT_FOUND => Ok(None),
+        _ => Err(answer.into_error()),
+    }
+}
+
+/// Whether a response is a byte range that begins at `from`.
+fn begins_at(response: &Response<Incoming>, from: u64) -> bool {
+    let content_range = response.headers().get(CONTENT_RANGE);
+    let first = content_range
+        .and_then(|value| value.to_str().ok()?.strip_prefix("bytes ")?.split_once('-'))
+        .and_then(|(first, _)| first.parse().ok());
+    response.status() == StatusCode::PARTIAL_CONTENT && first == Some(from)
 }
 
 /// Repeats a request while its answer has a transient status or is lost, up to [`ATTEMPTS_MAX`]
