@@ -1,5 +1,6 @@
 //! Sources, destinations, hosts and helper programs for the end-to-end tests.
 
+pub(crate) mod broken_store;
 pub(crate) mod certificates;
 pub(crate) mod component_server;
 pub(crate) mod faults;

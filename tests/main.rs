@@ -23,6 +23,7 @@
 //! - `platform_limits`: one prefix fits the published limits of serverless platforms.
 //! - `deploy`: the Kubernetes and container files are valid and consistent.
 //! - `damage`: `verify` finds damaged archives.
+//! - `unreadable`: `verify` does not call damaged what it could not read.
 //! - `range_api`: `serve` answers like the range API.
 //! - `emulator`: `store` answers like GCS.
 //! - `command_line`: commands report their results and errors clearly.
@@ -51,4 +52,5 @@ mod cases {
     mod soak;
     mod source_faults;
     mod store_faults;
+    mod unreadable;
 }

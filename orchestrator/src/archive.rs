@@ -115,16 +115,6 @@ pub enum ReadError {
     },
 }
 
-impl ReadError {
-    /// What is wrong, without the file's name: `cannot be read: permission denied`.
-    pub fn problem(&self) -> String {
-        match self {
-            Self::Unreadable { reason, .. } => format!("cannot be read: {reason}"),
-            Self::Invalid { reason, .. } => format!("is not valid: {reason}"),
-        }
-    }
-}
-
 /// The cause of an [`io::Error`](std::io::Error) of a [`TarReader`]: what was read so far belongs
 /// to a tar that is no longer there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -26,6 +26,8 @@ const EXIT_DONE: u8 = 0;
 const EXIT_FAILED: u8 = 1;
 /// The command line is wrong. clap uses the same code.
 const EXIT_USAGE: u8 = 2;
+/// `verify` found nothing damaged, but could not read everything.
+const EXIT_UNREADABLE: u8 = 3;
 /// Stopped by Ctrl-C or SIGTERM: 128 plus the number of SIGINT, as shells report it.
 const EXIT_STOPPED: u8 = 130;
 
@@ -36,7 +38,8 @@ Examples:
   orchestrator run --to ./archive -p 2       mirror the first two prefixes
   orchestrator verify ./archive              read it back and check every byte
 
-Exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped by Ctrl-C or SIGTERM.
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 nothing damaged but not everything readable
+(verify), 130 stopped by Ctrl-C or SIGTERM.
 Set PREFIX_TAR_LOG=debug for debug logs on stderr.";
 
 /// Mirrors the Pwned Passwords range API into 256 tars, one WebAssembly invocation per prefix.
@@ -68,6 +71,7 @@ enum Command {
 enum End {
     Done,
     Failed,
+    Unreadable,
     Stopped,
 }
 
@@ -76,6 +80,7 @@ impl End {
         match self {
             Self::Done => EXIT_DONE,
             Self::Failed => EXIT_FAILED,
+            Self::Unreadable => EXIT_UNREADABLE,
             Self::Stopped => EXIT_STOPPED,
         }
     }

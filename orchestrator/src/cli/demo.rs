@@ -132,21 +132,15 @@ impl Demo {
         print_status("verifying every range of every tar");
         let archive = Arc::new(FolderArchive::new(archive));
         let verdict = verify::check(archive, true, &shutdown.graceful).await?;
-        for damage in &verdict.damages {
-            print_status(&format!("damaged: {damage}"));
-        }
+        verify::print_problems(&verdict);
         print(&table(&run, ResourceUsage::so_far()));
         print(&format!(
             "verified: {} ranges, {} hashes, {} problems",
             humanize::grouped(verdict.ranges),
             humanize::grouped(verdict.hashes),
-            verdict.damages.len()
+            verdict.damages.len() + verdict.unreadable.len()
         ));
-        Ok(if verdict.damages.is_empty() {
-            End::Done
-        } else {
-            End::Failed
-        })
+        Ok(verify::end_of(&verdict))
     }
 }
 

@@ -20,7 +20,9 @@ const EXAMPLES: &str = "\
 Examples:
   orchestrator verify ./archive
   orchestrator verify gs://my-bucket/pwned
-  orchestrator verify ./archive --json | jq .damages";
+  orchestrator verify ./archive --json | jq '.damages, .unreadable'
+
+Exit codes: 0 whole, 1 damaged, 3 nothing damaged but something could not be read.";
 
 /// Read an archive back, check every range and every checksum, and list what is damaged
 #[derive(Debug, Args)]
@@ -60,11 +62,18 @@ impl Verify {
         } else {
             print_verdict(&verdict, &self.archive.to_string());
         }
-        Ok(if verdict.damages.is_empty() {
-            End::Done
-        } else {
-            End::Failed
-        })
+        Ok(end_of(&verdict))
+    }
+}
+
+/// Damage counts more than what could not be read.
+pub(super) const fn end_of(verdict: &Verdict) -> End {
+    if !verdict.damages.is_empty() {
+        End::Failed
+    } else if !verdict.unreadable.is_empty() {
+        End::Unreadable
+    } else {
+        End::Done
     }
 }
 
@@ -88,10 +97,18 @@ pub(super) async fn check(
     Ok(verdict.await?)
 }
 
-fn print_verdict(verdict: &Verdict, archive: &str) {
+/// Prints a line for everything that is damaged or could not be read.
+pub(super) fn print_problems(verdict: &Verdict) {
     for damage in &verdict.damages {
         print_status(&format!("damaged: {damage}"));
     }
+    for unreadable in &verdict.unreadable {
+        print_status(&format!("could not be read: {unreadable}"));
+    }
+}
+
+fn print_verdict(verdict: &Verdict, archive: &str) {
+    print_problems(verdict);
     let read = format!(
         "{}, {} ranges, {} hashes, {} of tars",
         humanize::prefixes(verdict.prefixes),
@@ -99,11 +116,19 @@ fn print_verdict(verdict: &Verdict, archive: &str) {
         humanize::grouped(verdict.hashes),
         humanize::data(verdict.tar_bytes),
     );
-    match verdict.damages.len() {
-        0 => print(&format!("{archive} is whole: {read}")),
-        1 => print(&format!("{archive} has 1 problem: {read} are whole")),
-        problems => print(&format!(
-            "{archive} has {problems} problems: {read} are whole"
-        )),
-    }
+    let damages = match verdict.damages.len() {
+        0 => None,
+        1 => Some("1 problem".to_owned()),
+        damages => Some(format!("{damages} problems")),
+    };
+    let unreadable = match verdict.unreadable.len() {
+        0 => None,
+        1 => Some("1 file that could not be read".to_owned()),
+        unreadable => Some(format!("{unreadable} files that could not be read")),
+    };
+    let found: Vec<String> = damages.into_iter().chain(unreadable).collect();
+    print(&match found.join(" and ") {
+        found if found.is_empty() => format!("{archive} is whole: {read}"),
+        found => format!("{archive} has {found}: {read} are whole"),
+    });
 }

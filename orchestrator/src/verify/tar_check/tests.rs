@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::verify::sample::{ENTRY_BYTES, report_of, tar_of};
-use prefix_tar::limits::CONTENT_LENGTH_MAX;
+use crate::verify::text::quoted;
+use prefix_tar::limits::{CONTENT_LENGTH_MAX, RANGE_BYTES_MAX};
 use proptest::prelude::*;
 use std::cell::Cell;
 use std::sync::LazyLock;

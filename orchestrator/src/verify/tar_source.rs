@@ -1,6 +1,5 @@
 //! [`Source`]: the bytes of a tar, through one buffer, with their number and checksum.
 
-use super::Stop;
 use prefix_tar::engine::tar::BLOCK_BYTES;
 use prefix_tar::limits::CONTENT_LENGTH_MAX;
 use prefix_tar::protocol::crc32c::Crc32c;
@@ -8,6 +7,20 @@ use std::io::{self, Read};
 
 /// One read from a tar, in bytes.
 const READ_BYTES: usize = 256 * 1024;
+
+/// Why the rest of a tar is not read.
+pub(super) enum Stop {
+    /// The reader failed.
+    Unreadable(io::Error),
+    /// What follows cannot be interpreted.
+    Damaged(String),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Unreadable(error)
+    }
+}
 
 /// A buffered reader that counts and checksums what it reads.
 pub(super) struct Source<Reader> {

@@ -1,0 +1,81 @@
+//! Compares the manifest with the reports, and its totals with its objects.
+
+use super::problem::Problems;
+use crate::archive::layout::{MANIFEST_NAME, tar_name};
+use crate::archive::manifest::{Manifest, ManifestObject, Totals};
+use prefix_tar::protocol::prefix::Prefix;
+use prefix_tar::protocol::report::Report;
+use std::collections::BTreeMap;
+
+/// What a valid report has to say about the manifest.
+#[derive(Debug)]
+pub(super) struct Reported {
+    object: ManifestObject,
+    totals: Totals,
+}
+
+impl Reported {
+    pub(super) fn of(report: &Report) -> Self {
+        Self {
+            object: ManifestObject::of_report(report),
+            totals: Totals::of_report(report),
+        }
+    }
+}
+
+/// The manifest's object for a prefix.
+pub(super) fn object_of(manifest: &Manifest, prefix: Prefix) -> Option<&ManifestObject> {
+    let mut objects = manifest.objects.iter();
+    objects.find(|object| object.prefix == prefix)
+}
+
+/// Checks the manifest. `reported` has an entry for every prefix whose report is valid.
+pub(super) fn check_manifest(
+    manifest: &Manifest,
+    reported: &BTreeMap<Prefix, Reported>,
+    problems: &mut Problems,
+) {
+    let mut damage = |what: &str| problems.damage(MANIFEST_NAME, what);
+    let named: BTreeMap<Prefix, &ManifestObject> = manifest
+        .objects
+        .iter()
+        .map(|object| (object.prefix, object))
+        .collect();
+    if !manifest.objects.is_sorted_by_key(|object| object.prefix) {
+        damage("does not list its prefixes in order");
+    }
+    if named.len() != manifest.objects.len() {
+        damage("names a prefix twice");
+    }
+    for (prefix, object) in &named {
+        match reported.get(prefix) {
+            Some(reported) if reported.object != **object => {
+                damage(&format!("contradicts the report of {prefix}"));
+            }
+            None if object.object != tar_name(*prefix) => {
+                damage(&format!("names another file than {}", tar_name(*prefix)));
+            }
+            _ => {}
+        }
+    }
+    for prefix in reported.keys().filter(|prefix| !named.contains_key(prefix)) {
+        damage(&format!("does not name {prefix}, which is in the archive"));
+    }
+    if !sums_objects(manifest) {
+        damage("has totals that are not the sums over its objects");
+    } else if named.keys().eq(reported.keys()) {
+        let totals: Totals = reported.values().map(|reported| reported.totals).sum();
+        if totals != manifest.totals {
+            damage("has totals that are not the sums over the reports");
+        }
+    }
+}
+
+/// Whether the totals fit the objects. That can be told without the reports.
+fn sums_objects(manifest: &Manifest) -> bool {
+    let lengths = manifest.objects.iter().map(|object| object.content_length);
+    // The numbers are whatever the file says, so that a sum of 64 bits could overflow.
+    let content_length: u128 = lengths.map(u128::from).sum();
+    manifest.totals.prefixes == manifest.objects.len() as u64
+        && u128::from(manifest.totals.content_length) == content_length
+}

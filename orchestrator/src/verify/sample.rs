@@ -1,0 +1,108 @@
+//! A small valid archive, for tests.
+
+use crate::archive::layout::{MANIFEST_NAME, report_name, tar_name};
+use crate::archive::manifest::{ManifestObject, Totals};
+use prefix_tar::protocol::crc32c::Crc32c;
+use prefix_tar::protocol::prefix::{Prefix, RangeName};
+use prefix_tar::protocol::report::{Report, Seconds};
+use std::path::Path;
+
+/// The source that the reports and the manifest name.
+const SOURCE: &str = "https://ranges.example";
+
+/// The distance in the tar from the header of one range to that of the next, in bytes.
+pub(super) const ENTRY_BYTES: usize = 1024;
+
+/// Two lines that no other range has.
+fn body(range: RangeName) -> String {
+    let number = u32::from(range.index());
+    format!("{:035X}:1\r\n{:035X}:22", number + 1, number + 5000)
+}
+
+/// The tar of a prefix, as the `tar` crate builds it.
+pub(super) fn tar_of(prefix: Prefix) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for range in prefix.ranges() {
+        let body = body(range);
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_767_225_600);
+        header.set_size(body.len() as u64);
+        builder
+            .append_data(&mut header, range.file_name(), body.as_bytes())
+            .expect("an appended entry");
+    }
+    let mut tar = builder.into_inner().expect("a tar");
+    tar.resize(tar.len().next_multiple_of(10_240), 0);
+    tar
+}
+
+/// The report on a tar whose ranges are those of [`tar_of`].
+pub(super) fn report_of(prefix: Prefix, tar: &[u8]) -> Report {
+    let range_bytes: Vec<u32> = prefix
+        .ranges()
+        .map(|range| body(range).len() as u32)
+        .collect();
+    Report {
+        prefix,
+        source: SOURCE.to_owned(),
+        run: None,
+        ranges: 4096,
+        hashes: 2 * 4096,
+        data_bytes: range_bytes.iter().map(|bytes| u64::from(*bytes)).sum(),
+        content_length: tar.len() as u64,
+        crc32c: Crc32c(crc32c::crc32c(tar)),
+        requests: 4096,
+        retries: 0,
+        seconds: Seconds::default(),
+        linear_memory_peak: 0,
+        generation: None,
+        etag: None,
+        range_etags: vec![String::new(); range_bytes.len()],
+        range_bytes,
+    }
+}
+
+/// A whole archive of these prefixes.
+pub(super) fn archive_of(prefixes: &[Prefix]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let reports: Vec<Report> = prefixes
+        .iter()
+        .map(|prefix| {
+            let tar = tar_of(*prefix);
+            let report = report_of(*prefix, &tar);
+            std::fs::write(folder.path().join(tar_name(*prefix)), &tar).expect("written");
+            write_json(&folder.path().join(report_name(*prefix)), &report);
+            report
+        })
+        .collect();
+    let totals: Totals = reports.iter().map(Totals::of_report).sum();
+    let objects: Vec<ManifestObject> = reports.iter().map(ManifestObject::of_report).collect();
+    let manifest = serde_json::json!({
+        "tool": "prefix-tar",
+        "version": "0.1.0",
+        "source": SOURCE,
+        "started": "2026-01-01T00:00:00Z",
+        "finished": "2026-01-01T00:01:00Z",
+        "totals": totals,
+        "objects": objects,
+    });
+    write_json(&folder.path().join(MANIFEST_NAME), &manifest);
+    folder
+}
+
+fn write_json(path: &Path, value: &impl serde::Serialize) {
+    let json = serde_json::to_vec(value).expect("JSON");
+    std::fs::write(path, json).expect("written");
+}
+
+/// Changes a JSON file.
+pub(super) fn change_json(path: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    let text = std::fs::read(path).expect("a file");
+    let mut json = serde_json::from_slice(&text).expect("JSON");
+    change(&mut json);
+    write_json(path, &json);
+}
