@@ -5,6 +5,20 @@
 #[path = "../../../orchestrator/src/range_api/request.rs"]
 pub mod range_request;
 
+// The same for what `verify` reads. These modules name each other by `super`.
+#[path = "../../../orchestrator/src/archive/layout.rs"]
+pub mod layout;
+#[path = "../../../orchestrator/src/archive/manifest.rs"]
+pub mod manifest;
+#[path = "../../../orchestrator/src/verify/tar_check.rs"]
+pub mod tar_check;
+#[path = "../../../orchestrator/src/verify/tar_header.rs"]
+mod tar_header;
+#[path = "../../../orchestrator/src/verify/tar_source.rs"]
+mod tar_source;
+#[path = "../../../orchestrator/src/verify/text.rs"]
+pub mod text;
+
 /// Makes a header map of fuzzed text: one header per line, without the invalid ones.
 pub fn headers(text: &str) -> http::HeaderMap {
     text.lines()
