@@ -6,7 +6,7 @@
 //! [`report`], with the [`crc32c`] of the tar, or a [`failure`]. The orchestrator adds its
 //! [`run_id`] to reports. [`configuration`] is set by the component's operator: the [`source`], the
 //! [`token`] and the [`authority`] of every allowed store. [`store_answer`] interprets the store's
-//! answers.
+//! answers. [`text`] makes what others say safe to show.
 
 pub mod authority;
 pub mod configuration;
@@ -20,4 +20,5 @@ pub mod run_id;
 pub mod signed_url;
 pub mod source;
 pub mod store_answer;
+pub mod text;
 pub mod token;

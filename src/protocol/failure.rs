@@ -1,11 +1,15 @@
 //! [`Failure`]: why an invocation failed, as the component reports it.
 
 use crate::protocol::prefix::RangeName;
+use crate::protocol::text::escaped_within;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What the message of a failure says if a server's certificate is the reason.
 pub const CERTIFICATE_NOT_TRUSTED: &str = "its TLS certificate is not trusted";
+
+/// The message of a failure that another program sent, in characters. Ours have fewer than 300.
+const MESSAGE_CHARS_MAX: usize = 1024;
 
 /// The kind of a failure, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -156,6 +160,16 @@ impl Failure {
             ..self
         }
     }
+
+    /// Makes the message of a failure that another program sent safe to show: one line, without
+    /// control characters, of a bounded length.
+    #[must_use]
+    pub fn sanitized(self) -> Self {
+        Self {
+            message: escaped_within(&self.message, MESSAGE_CHARS_MAX),
+            ..self
+        }
+    }
 }
 
 impl fmt::Display for Failure {
@@ -192,6 +206,27 @@ mod tests {
             r#"{"kind":"source_status","message":"GET http://127.0.0.1:8080 answered 503","range":"AB7FF","retryable":true,"status":503}"#
         );
         assert_eq!(serde_json::from_str::<Failure>(&wire).ok(), Some(failure));
+    }
+
+    #[test]
+    fn a_sanitized_failure_differs_in_its_message_only() {
+        let failure = Failure::transient(FailureKind::Died, "up\n\u{1b}[2Jerror: forged")
+            .at("AB7FF".parse().expect("a range"))
+            .with_status(500);
+        let sanitized = failure.clone().sanitized();
+        assert_eq!(sanitized.message, "up\\u{a}\\u{1b}[2Jerror: forged");
+        let message = failure.message.clone();
+        assert_eq!(
+            Failure {
+                message,
+                ..sanitized
+            },
+            failure
+        );
+        let long = Failure::permanent(FailureKind::Died, "x".repeat(2 * MESSAGE_CHARS_MAX));
+        let message = long.sanitized().message;
+        assert_eq!(message.chars().count(), MESSAGE_CHARS_MAX);
+        assert!(message.ends_with('…'));
     }
 
     #[test]

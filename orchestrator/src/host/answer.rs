@@ -114,7 +114,7 @@ fn outcome_of(
         }
         Ok(Event::Done { report }) => Some(Ok(*report)),
         Ok(Event::Failed { error, sent }) => Some(Err(FailedInvocation {
-            failure: error,
+            failure: error.sanitized(),
             sent,
         })),
         Err(error) => Some(Err(Failure::permanent(
@@ -166,6 +166,15 @@ mod tests {
         let failure = failed.failure;
         assert_eq!(failure.kind, FailureKind::SourceStatus);
         assert_eq!(seen, 2);
+    }
+
+    #[tokio::test]
+    async fn the_message_of_a_failure_is_made_safe_to_show() {
+        let text = FAILED.replace("\"m\"", r#""a\nb\u001b[2J\u009b\u202e""#);
+        let (outcome, _) = read_text(&text).await;
+        let failed = outcome.expect("an outcome").expect_err("a failure");
+        let message = failed.failure.message;
+        assert_eq!(message, r"a\u{a}b\u{1b}[2J\u{9b}\u{202e}");
     }
 
     #[tokio::test]

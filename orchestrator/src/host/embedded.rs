@@ -22,6 +22,7 @@ use prefix_tar::protocol::configuration::{INVOKE_TOKEN_SHA256, UPLOAD_AUTHORITIE
 use prefix_tar::protocol::failure::{Failure, FailureKind};
 use prefix_tar::protocol::job::{JOB_CONTENT_TYPE, Job};
 use prefix_tar::protocol::report::Report;
+use prefix_tar::protocol::text::escaped_within;
 use prefix_tar::protocol::token::Token;
 use std::io;
 use std::path::PathBuf;
@@ -248,7 +249,8 @@ impl Host for EmbeddedHost {
         let written = log.contents();
         if !written.is_empty() {
             let text = String::from_utf8_lossy(&written);
-            tracing::warn!(%prefix, log = text.trim_end(), "the component wrote to stderr");
+            let log = escaped_within(text.trim_end(), LOG_BYTES_MAX);
+            tracing::warn!(%prefix, %log, "the component wrote to stderr");
         }
         outcome
     }
@@ -260,7 +262,7 @@ fn into_answer_body(body: HyperOutgoingBody) -> AnswerBody {
 
 fn host_failure(error: &dyn std::fmt::Display) -> Failure {
     let message = format!("the embedded host could not start the invocation: {error}");
-    Failure::permanent(FailureKind::Died, message)
+    Failure::permanent(FailureKind::Died, message).sanitized()
 }
 
 fn died(error: &wasmtime::Error) -> Failure {
@@ -268,7 +270,8 @@ fn died(error: &wasmtime::Error) -> Failure {
         Some(trap) => trap.to_string(),
         None => error.root_cause().to_string(),
     };
-    Failure::transient(FailureKind::Died, format!("the component died: {cause}"))
+    // The cause may quote names from the component.
+    Failure::transient(FailureKind::Died, format!("the component died: {cause}")).sanitized()
 }
 
 /// The state of one invocation, held by its store.

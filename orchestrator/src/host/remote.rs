@@ -233,13 +233,14 @@ async fn refusal(url: &ComponentUrl, response: http::Response<Incoming>) -> Fail
         _ => Bytes::new(),
     };
     let failure = match serde_json::from_slice(&body) {
-        Ok(Event::Failed { error, .. }) => Failure {
-            message: format!(
-                "the component at {url} answered {status}: {}",
-                error.message
-            ),
-            ..error
-        },
+        Ok(Event::Failed { error, .. }) => {
+            let error = error.sanitized();
+            let message = &error.message;
+            Failure {
+                message: format!("the component at {url} answered {status}: {message}"),
+                ..error
+            }
+        }
         // On every host, a trap before the answer's head becomes a 500 without a body.
         _ if status.is_server_error() => Failure::transient(
             FailureKind::HostUnreachable,
