@@ -1,5 +1,6 @@
 //! Generates, reads and writes the service-account keys that sign requests.
 
+use crate::staging::create_private;
 use ring::signature::{KeyPair as _, RsaKeyPair};
 use rsa::RsaPrivateKey;
 use rsa::pkcs8::{EncodePrivateKey as _, LineEnding};
@@ -140,18 +141,14 @@ impl ServiceAccountKey {
         })
     }
 
-    /// Writes a new key file that only its owner can read.
+    /// Writes a new key file that only its owner can read. It appears when it is complete.
     ///
     /// # Errors
     /// The file exists already or cannot be written.
     pub fn write(&self, path: &Path) -> Result<(), KeyError> {
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         serde_json::to_vec_pretty(self)
             .map_err(io::Error::from)
-            .and_then(|text| options.open(path)?.write_all(&text))
+            .and_then(|text| create_private(path, |file| file.write_all(&text)))
             .map_err(|source| KeyError::Write {
                 path: path.to_owned(),
                 source,

@@ -7,6 +7,7 @@
 use crate::objects::open_without_waiting;
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 /// How the names of staged files begin. Object names must not.
@@ -37,9 +38,31 @@ pub fn create_in(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     Ok(staged)
 }
 
+/// Creates a file that only its owner can read or write, from its first byte on. It appears at
+/// `path` when `write` has written all of it, and never replaces another file.
+///
+/// # Errors
+/// There is a file at `path`, the folder is not writable, or `write` failed: then nothing is left.
+pub fn create_private(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let mut staged = tempfile::Builder::new()
+        .prefix(STAGED_NAME_PREFIX)
+        .permissions(std::fs::Permissions::from_mode(0o600))
+        .tempfile_in(folder)?;
+    write(staged.as_file_mut())?;
+    staged.as_file().sync_all()?;
+    staged.persist_noclobber(path)?;
+    File::open(folder)?.sync_all()
+}
+
 /// Leaves the permissions to the umask. `tempfile` would make the file private to its owner.
 fn default_permissions() -> std::fs::Permissions {
-    use std::os::unix::fs::PermissionsExt as _;
     std::fs::Permissions::from_mode(0o666)
 }
 
@@ -73,6 +96,68 @@ fn remove_abandoned_below(folder: &Path, depth: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
+
+    /// The files of a folder, with their permissions.
+    fn files_of(folder: &Path) -> Vec<(String, u32)> {
+        std::fs::read_dir(folder)
+            .expect("a folder")
+            .map(|entry| {
+                let entry = entry.expect("an entry");
+                let mode = entry.metadata().expect("metadata").permissions().mode();
+                let name = entry.file_name().to_string_lossy().into_owned();
+                (name, mode & 0o777)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_private_file_is_private_from_its_first_byte_and_appears_when_it_is_complete() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("key");
+        create_private(&path, |file| {
+            file.write_all(b"half")?;
+            let [(name, mode)] = files_of(folder.path()).try_into().expect("one file");
+            assert!(is_staged_name(name.as_ref()), "{name} is not complete");
+            assert_eq!(mode, 0o600);
+            file.write_all(b" and half")
+        })
+        .expect("written");
+        assert_eq!(files_of(folder.path()), [("key".to_owned(), 0o600)]);
+        assert_eq!(std::fs::read(&path).expect("a file"), b"half and half");
+    }
+
+    #[test]
+    fn a_private_file_that_cannot_be_written_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("key");
+        let written = create_private(&path, |file| {
+            file.write_all(b"half")?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        assert_eq!(
+            written.map_err(|error| error.kind()),
+            Err(io::ErrorKind::StorageFull)
+        );
+        assert_eq!(files_of(folder.path()), []);
+    }
+
+    #[test]
+    fn a_private_file_does_not_replace_another() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("key");
+        let written = create_private(&path, |file| {
+            // Another process is faster.
+            std::fs::write(&path, b"theirs")?;
+            file.write_all(b"ours")
+        });
+        assert_eq!(
+            written.map_err(|error| error.kind()),
+            Err(io::ErrorKind::AlreadyExists)
+        );
+        assert_eq!(std::fs::read(&path).expect("a file"), b"theirs");
+        assert_eq!(files_of(folder.path()).len(), 1);
+    }
 
     #[test]
     fn abandoned_files_are_removed_and_files_in_progress_are_not() {

@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use base64::Engine as _;
+use emulator::staging::create_private;
 use prefix_tar::protocol::token::Token;
 use rand::TryRng as _;
 use std::io::{Read as _, Write as _};
@@ -58,17 +59,12 @@ pub fn from_environment() -> anyhow::Result<Token> {
     Token::new(text).with_context(|| format!("{TOKEN_VARIABLE} is not a valid token"))
 }
 
-/// Writes a token to a new file that only its owner can read.
+/// Writes a token to a new file that only its owner can read. It appears when it is complete.
 ///
 /// # Errors
 /// The file exists or cannot be written.
 pub fn write(token: &Token, path: &Path) -> anyhow::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-        .open(path)
-        .and_then(|mut file| writeln!(file, "{}", token.expose_secret()))
+    create_private(path, |file| writeln!(file, "{}", token.expose_secret()))
         .with_context(|| format!("cannot write the token file {}", path.display()))
 }
 
