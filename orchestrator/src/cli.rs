@@ -14,10 +14,10 @@ mod summary;
 mod token;
 mod verify;
 
+use crate::progress::output::{self, Urgency};
 use crate::run::shutdown::Shutdown;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Everything succeeded.
@@ -106,13 +106,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         .build()
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(cli.command.run()));
-    ExitCode::from(match end {
+    let exit_code = match end {
         Ok(end) => end.exit_code(),
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            print_status(&format!("error: {error:#}"));
             EXIT_FAILED
         }
-    })
+    };
+    output::drain(&|| false);
+    ExitCode::from(exit_code)
 }
 
 impl Command {
@@ -178,14 +180,29 @@ fn exit_stopped() -> ! {
     std::process::exit(i32::from(EXIT_STOPPED))
 }
 
-/// Prints a line of the result to stdout. A closed pipe is not an error.
+/// Prints a line of the result to stdout.
 fn print(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    // On a terminal, both streams are one text.
+    output::stderr().settle();
+    output::stdout().line(Urgency::Result, line);
+}
+
+/// Prints a result that is JSON to stdout, in one line.
+fn print_json(record: &str) {
+    output::stderr().settle();
+    output::stdout().json(Urgency::Result, record);
+}
+
+/// Prints text of our own to stdout that has several lines.
+fn print_text(text: &str) {
+    output::stderr().settle();
+    output::stdout().text(Urgency::Result, &format!("{text}\n"));
 }
 
 /// Prints a line about what is happening to stderr.
 fn print_status(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    output::stdout().settle();
+    output::stderr().line(Urgency::Result, line);
 }
 
 #[cfg(test)]

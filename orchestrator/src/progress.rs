@@ -3,14 +3,16 @@
 pub mod counter;
 mod json;
 mod lines;
+pub mod output;
+mod screen;
 mod terminal;
 
 use crate::humanize;
 use crate::run::event::RunEvent;
 use crate::run::outcome::{FailedPrefix, StoredPrefix};
+use output::Urgency;
 use prefix_tar::protocol::failure::Failure;
 use prefix_tar::protocol::prefix::Prefix;
-use std::io::Write;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -28,21 +30,25 @@ pub enum Style {
 }
 
 /// Reports events until the run ends. `prefixes` is the number of prefixes in the run.
-pub async fn report(mut events: mpsc::Receiver<RunEvent>, style: Style, prefixes: usize) {
+///
+/// It blocks, so its thread must not be one of a runtime's workers. A reader that stops reading
+/// holds it up once, for [`output`]'s patience with such a reader.
+pub fn report(mut events: mpsc::Receiver<RunEvent>, style: Style, prefixes: usize) {
+    let (out, err) = (output::stdout, output::stderr);
     let mut reporter: Box<dyn Reporter> = match style {
-        Style::Terminal => Box::new(terminal::Terminal::new(prefixes)),
-        Style::Lines => Box::new(lines::Lines::new(std::io::stderr(), prefixes)),
-        Style::Json => Box::new(json::Json::new(std::io::stdout())),
+        Style::Terminal => Box::new(terminal::Terminal::new(err().clone(), prefixes)),
+        Style::Lines => Box::new(lines::Lines::new(err().clone(), prefixes)),
+        Style::Json => Box::new(json::Json::new(out().clone(), err().clone())),
         Style::Silent => Box::new(Silent),
     };
-    while let Some(event) = events.recv().await {
+    while let Some(event) = events.blocking_recv() {
         reporter.report(&event);
     }
     reporter.end();
 }
 
 /// Reports events. An event that cannot be written is lost; the run does not depend on it.
-trait Reporter: Send {
+trait Reporter {
     fn report(&mut self, event: &RunEvent);
 
     fn end(&mut self) {}
@@ -54,9 +60,12 @@ impl Reporter for Silent {
     fn report(&mut self, _event: &RunEvent) {}
 }
 
-/// Writes a line. A closed pipe is not the run's fault.
-fn write_line(out: &mut impl Write, line: &str) {
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+/// How urgent an event is to its reader.
+const fn urgency(event: &RunEvent) -> Urgency {
+    match event {
+        RunEvent::Progress { .. } => Urgency::Progress,
+        _ => Urgency::Event,
+    }
 }
 
 fn took_over_line(owner: &str) -> String {

@@ -23,7 +23,7 @@ impl Completions {
     pub(super) fn run(&self) -> anyhow::Result<End> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "orchestrator", &mut script);
-        super::print(String::from_utf8_lossy(&script).trim_end());
+        super::print_text(String::from_utf8_lossy(&script).trim_end());
         Ok(End::Done)
     }
 }

@@ -3,7 +3,7 @@
 
 use super::run::run_and_report;
 use super::summary::{end_of, print_failures};
-use super::{End, generate, print, print_status, verify};
+use super::{End, generate, print, print_status, print_text, verify};
 use crate::archive::folder::FolderArchive;
 use crate::archive::location::ArchiveLocation;
 use crate::gcs::options::ObjectOptions;
@@ -133,7 +133,7 @@ impl Demo {
         let archive = Arc::new(FolderArchive::new(archive));
         let verdict = verify::check(archive, true, &shutdown.graceful).await?;
         verify::print_problems(&verdict);
-        print(&table(&run, ResourceUsage::so_far()));
+        print_text(&table(&run, ResourceUsage::so_far()));
         print(&format!(
             "verified: {} ranges, {} hashes, {} problems",
             humanize::grouped(verdict.ranges),

@@ -2,7 +2,7 @@
 
 use super::args::{Objects, Prefixes, Remote, Tuning, location};
 use super::summary::{end_of, print_failures, print_result};
-use super::{End, print, print_status};
+use super::{End, print_json, print_status};
 use crate::archive::location::ArchiveLocation;
 use crate::progress::{self, Style};
 use crate::resource_usage::ResourceUsage;
@@ -90,7 +90,7 @@ impl Run {
         let run = run_and_report(config, style, &shutdown).await?;
         if self.json {
             let is_stopped = shutdown.graceful.is_cancelled();
-            print(&EventRecord::end(&run, is_stopped, ResourceUsage::so_far()).to_line());
+            print_json(&EventRecord::end(&run, is_stopped, ResourceUsage::so_far()).to_line());
         } else {
             print_result(&run, &archive);
         }
@@ -106,7 +106,9 @@ pub(super) async fn run_and_report(
     shutdown: &Shutdown,
 ) -> anyhow::Result<FinishedRun> {
     let (sender, events) = mpsc::channel(RUN_EVENTS_MAX);
-    let reported = tokio::spawn(progress::report(events, style, config.prefixes.count()));
+    let prefixes = config.prefixes.count();
+    // What it writes to may be stuck, so it must not be a task of the runtime's workers.
+    let reported = tokio::task::spawn_blocking(move || progress::report(events, style, prefixes));
     let graceful = shutdown.graceful.clone();
     let notice = tokio::spawn(async move {
         graceful.cancelled().await;

@@ -1,6 +1,6 @@
 //! `schema`: prints the JSON schemas of what the program writes.
 
-use super::{End, print};
+use super::{End, print_text};
 use crate::archive::manifest::Manifest;
 use crate::run::event::EventRecord;
 use clap::{Args, ValueEnum};
@@ -36,7 +36,7 @@ impl Schema {
             Format::Report => schema_for!(Report),
             Format::Manifest => schema_for!(Manifest),
         };
-        print(&serde_json::to_string_pretty(&schema)?);
+        print_text(&serde_json::to_string_pretty(&schema)?);
         Ok(End::Done)
     }
 }

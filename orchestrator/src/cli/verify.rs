@@ -1,7 +1,7 @@
 //! `verify`: reads an archive back and checks it.
 
 use super::args::location;
-use super::{End, print, print_status};
+use super::{End, print, print_json, print_status};
 use crate::archive::location::ArchiveLocation;
 use crate::archive::{self, Archive};
 use crate::gcs::options::ObjectOptions;
@@ -58,7 +58,7 @@ impl Verify {
             return Ok(End::Stopped);
         }
         if self.json {
-            print(&serde_json::to_string(&verdict)?);
+            print_json(&serde_json::to_string(&verdict)?);
         } else {
             print_verdict(&verdict, &self.archive.to_string());
         }

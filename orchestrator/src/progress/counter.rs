@@ -1,5 +1,7 @@
 //! A progress bar that counts prefixes, for commands without run events. In a pipe it shows nothing.
 
+use super::output::stderr;
+use super::screen::draw_target;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Counts prefixes on a terminal.
@@ -10,7 +12,7 @@ impl Counter {
     /// A counter. `verb` says what happens to the prefixes: `verifying`.
     pub fn new(verb: &'static str, is_shown: bool) -> Self {
         let target = if is_shown {
-            ProgressDrawTarget::stderr()
+            draw_target(stderr().clone())
         } else {
             ProgressDrawTarget::hidden()
         };

@@ -1,27 +1,27 @@
 //! Reports to a pipe or a log: a line for every event but starts and progress.
 
+use super::output::{Output, Urgency};
 use super::{
     Reporter, failed_line, outage_ended_line, outage_line, retrying_line, skipped_line,
-    stored_line, took_over_line, waiting_line, write_line,
+    stored_line, took_over_line, waiting_line,
 };
 use crate::run::event::RunEvent;
-use std::io::Write;
 use std::time::Duration;
 
 /// How often an outage is mentioned.
 const OUTAGE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Writes lines.
-pub(super) struct Lines<Out> {
-    out: Out,
+pub(super) struct Lines {
+    out: Output,
     prefixes: usize,
     decided: usize,
     /// When the present outage was last mentioned, in time since its beginning.
     outage_mentioned: Option<Duration>,
 }
 
-impl<Out: Write> Lines<Out> {
-    pub(super) const fn new(out: Out, prefixes: usize) -> Self {
+impl Lines {
+    pub(super) const fn new(out: Output, prefixes: usize) -> Self {
         Self {
             out,
             prefixes,
@@ -33,15 +33,17 @@ impl<Out: Write> Lines<Out> {
     fn decide(&mut self, line: &str) {
         self.decided += 1;
         let line = format!("[{}/{}] {line}", self.decided, self.prefixes);
-        write_line(&mut self.out, &line);
+        self.out.line(Urgency::Event, &line);
     }
 }
 
-impl<Out: Write + Send> Reporter for Lines<Out> {
+impl Reporter for Lines {
     fn report(&mut self, event: &RunEvent) {
         match event {
             RunEvent::Began { .. } | RunEvent::Progress { .. } => {}
-            RunEvent::TookOver { owner } => write_line(&mut self.out, &took_over_line(owner)),
+            RunEvent::TookOver { owner } => {
+                self.out.line(Urgency::Event, &took_over_line(owner));
+            }
             RunEvent::Skipped(skipped) => {
                 self.decided += skipped.len() - 1;
                 self.decide(&skipped_line(skipped.len()));
@@ -52,7 +54,7 @@ impl<Out: Write + Send> Reporter for Lines<Out> {
                 wait,
             } => {
                 let line = retrying_line(*prefix, failure, *wait);
-                write_line(&mut self.out, &line);
+                self.out.line(Urgency::Event, &line);
             }
             RunEvent::Outage {
                 failure,
@@ -65,15 +67,15 @@ impl<Out: Write + Send> Reporter for Lines<Out> {
                 if is_due {
                     self.outage_mentioned = Some(*elapsed);
                     let line = outage_line(failure, *elapsed, *give_up_after);
-                    write_line(&mut self.out, &line);
+                    self.out.line(Urgency::Event, &line);
                 }
             }
             RunEvent::OutageEnded { elapsed } => {
                 if self.outage_mentioned.take().is_some() {
-                    write_line(&mut self.out, &outage_ended_line(*elapsed));
+                    self.out.line(Urgency::Event, &outage_ended_line(*elapsed));
                 }
             }
-            RunEvent::Waiting { wait } => write_line(&mut self.out, &waiting_line(*wait)),
+            RunEvent::Waiting { wait } => self.out.line(Urgency::Event, &waiting_line(*wait)),
             RunEvent::Stored(stored) => self.decide(&stored_line(stored)),
             RunEvent::Failed(failed) => self.decide(&failed_line(failed)),
         }
@@ -83,16 +85,17 @@ impl<Out: Write + Send> Reporter for Lines<Out> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::output::tests::captured;
     use crate::progress::tests::events;
 
     #[test]
     fn a_pipe_gets_a_line_for_everything_that_is_decided() {
-        let mut out = Vec::new();
-        let mut lines = Lines::new(&mut out, 3);
+        let (out, text) = captured();
+        let mut lines = Lines::new(out.clone(), 3);
         for event in events() {
             lines.report(&event);
         }
-        insta::assert_snapshot!(String::from_utf8_lossy(&out), @r"
+        insta::assert_snapshot!(text.all_of(&out), @r"
         warning: an earlier run died and left its lock (process 7 on a, since b); resuming its work
         [1/3] skipped 1 prefix stored by an earlier run; --force mirrors them again
         01 retrying in 0.50 s: range 017FF: GET from http://127.0.0.1:8080 answered 503

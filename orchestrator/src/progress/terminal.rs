@@ -1,5 +1,7 @@
 //! Reports to a terminal: one bar over all ranges, with retries and failures above it.
 
+use super::output::Output;
+use super::screen::draw_target;
 use super::{
     Reporter, failed_line, outage_ended_line, outage_line, retrying_line, skipped_line,
     took_over_line, waiting_line,
@@ -7,17 +9,15 @@ use super::{
 use crate::host::InvocationProgress;
 use crate::humanize;
 use crate::run::event::RunEvent;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use prefix_tar::protocol::prefix::{Prefix, RANGES_PER_PREFIX};
+use prefix_tar::protocol::text::escaped;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
 /// How often the bar is redrawn without an event, so that its clock runs.
 const TICK: Duration = Duration::from_millis(250);
-
-/// The most redraws per second.
-const DRAWS_PER_SECOND: u8 = 10;
 
 /// Prefixes in progress that are listed by name; the rest are counted.
 const NAMED_MAX: usize = 8;
@@ -38,10 +38,9 @@ pub(super) struct Terminal {
 }
 
 impl Terminal {
-    pub(super) fn new(prefixes: usize) -> Self {
+    pub(super) fn new(out: Output, prefixes: usize) -> Self {
         let ranges = prefixes as u64 * u64::from(RANGES_PER_PREFIX);
-        let target = ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND);
-        let bar = ProgressBar::with_draw_target(Some(ranges), target);
+        let bar = ProgressBar::with_draw_target(Some(ranges), draw_target(out));
         let style = ProgressStyle::with_template(
             "[{elapsed_precise}] {bar:28} {human_pos}/{human_len} ranges, {rate}/s, {eta} left\n{msg}",
         );
@@ -70,6 +69,11 @@ impl Terminal {
         let ranges: u64 = in_progress.map(|progress| u64::from(progress.ranges)).sum();
         self.bar.set_position(self.decided_ranges + ranges);
         self.bar.set_message(self.message());
+    }
+
+    /// Prints a line above the bar, escaped before its width is measured.
+    fn print(&self, line: &str) {
+        self.bar.println(escaped(line));
     }
 
     fn message(&self) -> String {
@@ -104,9 +108,9 @@ impl Terminal {
 impl Reporter for Terminal {
     fn report(&mut self, event: &RunEvent) {
         match event {
-            RunEvent::TookOver { owner } => self.bar.println(took_over_line(owner)),
+            RunEvent::TookOver { owner } => self.print(&took_over_line(owner)),
             RunEvent::Skipped(skipped) => {
-                self.bar.println(skipped_line(skipped.len()));
+                self.print(&skipped_line(skipped.len()));
                 self.stored += skipped.len();
                 for stored in skipped {
                     self.decided_ranges += stored.totals.ranges;
@@ -127,19 +131,19 @@ impl Reporter for Terminal {
             } => {
                 self.in_progress
                     .insert(*prefix, InvocationProgress::default());
-                self.bar.println(retrying_line(*prefix, failure, *wait));
+                self.print(&retrying_line(*prefix, failure, *wait));
             }
             RunEvent::Outage {
                 failure,
                 elapsed,
                 give_up_after,
-            } => self.outage = Some(outage_line(failure, *elapsed, *give_up_after)),
+            } => self.outage = Some(escaped(&outage_line(failure, *elapsed, *give_up_after)).into_owned()),
             RunEvent::OutageEnded { elapsed } => {
                 if self.outage.take().is_some() {
-                    self.bar.println(outage_ended_line(*elapsed));
+                    self.print(&outage_ended_line(*elapsed));
                 }
             }
-            RunEvent::Waiting { wait } => self.bar.println(waiting_line(*wait)),
+            RunEvent::Waiting { wait } => self.print(&waiting_line(*wait)),
             RunEvent::Stored(stored) => {
                 self.in_progress.remove(&stored.prefix);
                 self.stored += 1;
@@ -150,7 +154,7 @@ impl Reporter for Terminal {
                 self.in_progress.remove(&failed.prefix);
                 self.failed += 1;
                 self.decided_ranges += u64::from(RANGES_PER_PREFIX);
-                self.bar.println(failed_line(failed));
+                self.print(&failed_line(failed));
             }
         }
         self.draw();
@@ -158,5 +162,49 @@ impl Reporter for Terminal {
 
     fn end(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::output::tests::captured;
+    use crate::progress::tests::events;
+
+    #[test]
+    fn a_terminal_gets_a_bar_and_lines_that_cannot_forge_another() {
+        let (out, text) = captured();
+        let mut terminal = Terminal::new(out.clone(), 3);
+        for event in events() {
+            terminal.report(&event);
+        }
+        terminal.report(&RunEvent::TookOver {
+            owner: "a\nerror: forged\u{1b}]0;title\u{7}".to_owned(),
+        });
+        terminal.end();
+        let drawn = text.all_of(&out);
+        for expected in [
+            "skipped 1 prefix",
+            "01 retrying in 0.50 s: range 017FF",
+            "01 failed: source_status",
+            "2/3 prefixes stored, 1 failed",
+            r"(a\u{a}error: forged\u{1b}]0;title\u{7})",
+        ] {
+            assert!(drawn.contains(expected), "{expected}: {drawn:?}");
+        }
+        // The bar itself moves the cursor and clears lines.
+        let rest = without_moves(&drawn);
+        assert!(!rest.contains(char::is_control), "{rest:?}");
+    }
+
+    /// What was drawn, without the sequences of the bar.
+    fn without_moves(drawn: &str) -> String {
+        let mut rest = drawn.replace(['\r', '\n'], "");
+        for n in 0..10 {
+            for direction in ['A', 'B', 'K'] {
+                rest = rest.replace(&format!("\u{1b}[{n}{direction}"), "");
+            }
+        }
+        rest
     }
 }

@@ -178,6 +178,11 @@ pub enum EventRecord<'run> {
         /// Why the last one failed.
         error: &'run Failure,
     },
+    /// Events are missing here, because nobody read them in time. Progress is not counted.
+    Dropped {
+        /// How many.
+        events: u64,
+    },
     /// The run ended. Always the last line.
     End {
         /// Whether every prefix of the run is in the archive.
