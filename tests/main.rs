@@ -27,6 +27,7 @@
 //! - `range_api`: `serve` answers like the range API.
 //! - `emulator`: `store` answers like GCS.
 //! - `command_line`: commands report their results and errors clearly.
+//! - `untrusted_text`: text from elsewhere reaches terminals, logs and JSON escaped.
 
 mod harness;
 
@@ -53,4 +54,5 @@ mod cases {
     mod source_faults;
     mod store_faults;
     mod unreadable;
+    mod untrusted_text;
 }

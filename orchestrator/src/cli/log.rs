@@ -1,19 +1,34 @@
-//! Logs to stderr. Secrets are redacted, also in what libraries log.
+//! Logs to stderr. Secrets are redacted, also in what libraries log, and no event can forge another
+//! or send a terminal what it would not take for text.
 
+use crate::progress::output::{self, Urgency};
+use prefix_tar::protocol::text::{escaped, is_unsafe};
 use std::borrow::Cow;
+use std::fmt;
 use std::io::{IsTerminal as _, Write};
+use std::ops::Range;
+use tracing::field::Field;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
 /// The environment variable with the log filter in `tracing-subscriber`'s syntax: `debug`, `orchestrator=trace`.
 const LOG_VARIABLE: &str = "PREFIX_TAR_LOG";
 
-/// The texts that precede a secret: a V4 signature, a bearer token, a key.
-const SECRETS_FOLLOW: [&str; 4] = [
-    "x-goog-signature=",
-    "x-goog-signature%3d",
-    "bearer ",
-    "private key-----",
-];
+/// The texts that precede a secret: a V4 signature, a bearer token.
+const SECRETS_FOLLOW: [&str; 3] = ["x-goog-signature=", "x-goog-signature%3d", "bearer "];
+
+/// How a private key in PEM begins, of whatever kind: PKCS#8, `RSA`, `EC`, `ENCRYPTED`.
+const KEY_BEGINS: &str = "-----begin ";
+
+/// What follows the kind.
+const KEY_BEGUN: &str = "private key-----";
+
+/// How a private key ends, before its kind.
+const KEY_ENDS: &str = "-----end ";
+
+/// The longest kind, in bytes.
+const KIND_BYTES_MAX: usize = 32;
 
 /// What replaces a secret.
 const REDACTED: &str = "<redacted>";
@@ -25,62 +40,134 @@ pub(super) fn start() {
     let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(Redacting)
+        .fmt_fields(debug_fn(write_field).delimited(" "))
+        .with_writer(Log { is_coloured })
         .with_ansi(is_coloured)
         .init();
 }
 
-/// Redacts stderr. Our own types cannot print their secrets, but libraries log whole URLs at `trace`.
-struct Redacting;
-
-impl MakeWriter<'_> for Redacting {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        Self
+/// Writes a field. Only fields hold text from elsewhere, so the colours around them stay.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let value = format!("{value:?}");
+    let value = escaped(&value);
+    match field.name() {
+        "message" => write!(writer, "{value}"),
+        name => write!(writer, "{name}={value}"),
     }
 }
 
-impl Write for Redacting {
+/// Writes events to stderr, redacted. Our own types cannot print their secrets, but libraries log
+/// whole URLs at `trace`.
+#[derive(Clone, Copy)]
+struct Log {
+    is_coloured: bool,
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        *self
+    }
+}
+
+impl Write for Log {
     /// The subscriber writes each event with one call.
     fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
         let text = String::from_utf8_lossy(event);
-        std::io::stderr().write_all(redacted(&text).as_bytes())?;
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let line = one_line(&redacted(text), self.is_coloured) + "\n";
+        output::stderr().text(Urgency::Log, &line);
         Ok(event.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        std::io::stderr().flush()
+        Ok(())
     }
 }
 
-/// Replaces what follows [`SECRETS_FOLLOW`], up to the end of the URL, header or quotation.
+/// The text with everything escaped that is unsafe to show, but for colours if they are ours.
+fn one_line(text: &str, is_coloured: bool) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(is_unsafe) {
+        let (before, unsafe_on) = rest.split_at(at);
+        shown.push_str(before);
+        let colour = colour_bytes(unsafe_on).filter(|_| is_coloured);
+        let bytes = colour.unwrap_or_else(|| unsafe_on.chars().next().map_or(0, char::len_utf8));
+        let (first, after) = unsafe_on.split_at(bytes);
+        match colour {
+            Some(_) => shown.push_str(first),
+            None => shown.push_str(&escaped(first)),
+        }
+        rest = after;
+    }
+    shown + rest
+}
+
+/// The length of the sequence that the text begins with, if it sets a colour: `ESC [ 1 ; 31 m`.
+fn colour_bytes(text: &str) -> Option<usize> {
+    const BEGINS: &str = "\u{1b}[";
+    let parameters = text.strip_prefix(BEGINS)?;
+    let end = parameters.find(|character: char| !character.is_ascii_digit() && character != ';')?;
+    parameters
+        .get(end..)?
+        .starts_with('m')
+        .then_some(BEGINS.len() + end + 1)
+}
+
+/// Replaces what [`secrets_in`] finds.
 fn redacted(text: &str) -> Cow<'_, str> {
-    let lower = text.to_ascii_lowercase();
-    let mut found: Vec<usize> = SECRETS_FOLLOW
-        .iter()
-        .flat_map(|before| lower.match_indices(before).map(|(at, _)| at + before.len()))
-        .collect();
+    let mut found = secrets_in(&text.to_ascii_lowercase());
     if found.is_empty() {
         return Cow::Borrowed(text);
     }
-    found.sort_unstable();
+    found.sort_unstable_by_key(|secret| secret.start);
     let mut shown = String::with_capacity(text.len());
     let mut done = 0;
     for secret in found {
-        if secret < done {
+        if secret.start < done {
+            // It begins in the secret before it, and may end behind that.
+            done = done.max(secret.end);
             continue;
         }
-        let (Some(before), Some(rest)) = (text.get(done..secret), text.get(secret..)) else {
-            continue;
-        };
-        shown.push_str(before);
+        shown.push_str(text.get(done..secret.start).unwrap_or_default());
         shown.push_str(REDACTED);
-        let length = rest.find(ends_secret).unwrap_or(rest.len());
-        done = secret + length;
+        done = secret.end;
     }
     shown.push_str(text.get(done..).unwrap_or_default());
     Cow::Owned(shown)
+}
+
+/// Where secrets are, in a text in lower case.
+fn secrets_in(lower: &str) -> Vec<Range<usize>> {
+    let values = SECRETS_FOLLOW.iter().flat_map(|before| {
+        lower.match_indices(before).map(|(at, _)| {
+            let start = at + before.len();
+            let rest = lower.get(start..).unwrap_or_default();
+            start..start + rest.find(ends_secret).unwrap_or(rest.len())
+        })
+    });
+    let keys = lower
+        .match_indices(KEY_BEGINS)
+        .filter_map(|(at, _)| key_after(lower, at + KEY_BEGINS.len()));
+    values.chain(keys).collect()
+}
+
+/// The private key whose kind is at `kind_at`, up to its end. If that is missing, all of the text is
+/// the key's.
+fn key_after(lower: &str, kind_at: usize) -> Option<Range<usize>> {
+    let kind = lower.get(kind_at..)?.find(KEY_BEGUN)?;
+    if kind > KIND_BYTES_MAX {
+        return None;
+    }
+    let start = kind_at + kind + KEY_BEGUN.len();
+    let rest = lower.get(start..)?;
+    let end = rest.find(KEY_ENDS).and_then(|ends| {
+        let after = ends + KEY_ENDS.len();
+        Some(after + rest.get(after..)?.find(KEY_BEGUN)? + KEY_BEGUN.len())
+    });
+    Some(start..start + end.unwrap_or(rest.len()))
 }
 
 fn ends_secret(character: char) -> bool {
@@ -110,14 +197,99 @@ mod tests {
             ),
             (
                 "-----BEGIN PRIVATE KEY-----\\n5ec4e7\"",
-                "-----BEGIN PRIVATE KEY-----<redacted>\"",
+                "-----BEGIN PRIVATE KEY-----<redacted>",
+            ),
+            (
+                "key: -----BEGIN RSA PRIVATE KEY-----\n5ec4e7\n5ec4e7==\n-----END RSA PRIVATE KEY-----\nafter",
+                "key: -----BEGIN RSA PRIVATE KEY-----<redacted>\nafter",
+            ),
+            (
+                r"-----BEGIN EC PRIVATE KEY-----\u{a}5ec4e7\u{a}-----END EC PRIVATE KEY-----\u{a}after",
+                r"-----BEGIN EC PRIVATE KEY-----<redacted>\u{a}after",
+            ),
+            (
+                "-----BEGIN PRIVATE KEY-----\r\n5ec4e7\r\n-----END",
+                "-----BEGIN PRIVATE KEY-----<redacted>",
+            ),
+            (
+                "-----BEGIN CERTIFICATE-----\nc0ffee\n-----END CERTIFICATE-----",
+                "-----BEGIN CERTIFICATE-----\nc0ffee\n-----END CERTIFICATE-----",
             ),
         ] {
             assert_eq!(redacted(text), shown);
         }
     }
 
+    #[test]
+    fn an_event_is_one_line_and_only_our_colours_survive() {
+        let text = "\u{1b}[2m\u{1b}[31mERROR\u{1b}[0m a\nb\u{1b}[2Jc\u{9b}31md\u{1b}[3";
+        let plain = one_line(text, false);
+        assert!(!plain.contains(is_unsafe), "{plain:?}");
+        assert_eq!(
+            one_line(text, true),
+            "\u{1b}[2m\u{1b}[31mERROR\u{1b}[0m a\\u{a}b\\u{1b}[2Jc\\u{9b}31md\\u{1b}[3"
+        );
+        assert_eq!(one_line("plain", true), "plain");
+    }
+
+    /// Keeps what is logged.
+    #[derive(Clone, Default)]
+    struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("not poisoned").write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_field_cannot_bring_its_own_colours_or_lines() {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .fmt_fields(debug_fn(write_field).delimited(" "))
+            .with_writer(move || writer.clone())
+            .with_ansi(true)
+            .finish();
+        let forged = "a\u{1b}[31mb\nERROR forged\u{202e}";
+        tracing::subscriber::with_default(subscriber, || {
+            let _span = tracing::error_span!("outer", text = %forged).entered();
+            tracing::error!(shown = %forged, debugged = ?forged, "message {forged}");
+        });
+        let logged = kept.0.lock().expect("not poisoned").clone();
+        let logged = String::from_utf8(logged).expect("UTF-8");
+        let event = logged.strip_suffix('\n').expect("a line");
+        assert_eq!(event.matches(r"a\u{1b}[31mb").count(), 4, "{event:?}");
+        // What is left are the colours of the format, which the writer lets through.
+        let shown = one_line(event, true);
+        assert_eq!(shown, event);
+        assert!(shown.contains("\u{1b}["), "{shown:?}");
+    }
+
     proptest! {
+        #[test]
+        fn no_line_of_a_key_survives(
+            before in ".*",
+            kind in "(RSA |EC |ENCRYPTED )?",
+            lines in prop::collection::vec("[0-9a-zA-Z+/]{40,64}", 1..5),
+            end in "(\r?\n|\\\\n)",
+            is_whole in any::<bool>(),
+        ) {
+            let mut text = format!("{before}-----BEGIN {kind}PRIVATE KEY-----{end}{}", lines.join(&end));
+            if is_whole {
+                text += &format!("{end}-----END {kind}PRIVATE KEY-----{end}after");
+            }
+            let shown = redacted(&text);
+            for line in &lines {
+                prop_assert!(!shown.contains(line.as_str()), "{shown}");
+            }
+            prop_assert_eq!(shown.ends_with("after"), is_whole);
+        }
+
         #[test]
         fn no_signature_survives(before in ".*", secret in "[0-9a-f]{8,64}", after in "[ \"&].*") {
             prop_assume!(!before.contains(&secret) && !after.contains(&secret));
