@@ -27,6 +27,8 @@
 //! - `range_api`: `serve` answers like the range API.
 //! - `emulator`: `store` answers like GCS.
 //! - `command_line`: commands report their results and errors clearly.
+//! - `stopping`: neither a reader that stops reading nor an invocation that hangs keeps a command from
+//!   ending.
 //! - `untrusted_text`: text from elsewhere reaches terminals, logs and JSON escaped.
 
 mod harness;
@@ -52,6 +54,7 @@ mod cases {
     mod secrets;
     mod soak;
     mod source_faults;
+    mod stopping;
     mod store_faults;
     mod unreadable;
     mod untrusted_text;

@@ -9,6 +9,7 @@ mod man;
 mod run;
 mod schema;
 mod serve;
+mod signals;
 mod store;
 mod summary;
 mod token;
@@ -19,6 +20,7 @@ use crate::run::shutdown::Shutdown;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Everything succeeded.
 const EXIT_DONE: u8 = 0;
@@ -30,6 +32,13 @@ const EXIT_USAGE: u8 = 2;
 const EXIT_UNREADABLE: u8 = 3;
 /// Stopped by Ctrl-C or SIGTERM: 128 plus the number of SIGINT, as shells report it.
 const EXIT_STOPPED: u8 = 130;
+
+/// How long a graceful shutdown of a command without `--grace` may take.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// How long the program's end waits for work that nobody waits for any more, such as a file that is
+/// being closed.
+const REST_MAX: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -101,11 +110,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     log::start();
-    let end = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(cli.command.run()));
+    let mut shutdown = Shutdown::default();
+    let end = signals::listen(cli.command.grace()).and_then(|listening| {
+        shutdown = listening;
+        cli.command.run_to_its_end(&shutdown)
+    });
     let exit_code = match end {
         Ok(end) => end.exit_code(),
         Err(error) => {
@@ -113,18 +122,42 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             EXIT_FAILED
         }
     };
-    output::drain(&|| false);
+    output::drain(&|| shutdown.graceful.is_cancelled());
     ExitCode::from(exit_code)
 }
 
 impl Command {
-    async fn run(self) -> anyhow::Result<End> {
-        let shutdown = shutdown_on_signals()?;
+    /// How long a graceful shutdown may take.
+    const fn grace(&self) -> Duration {
+        match self {
+            Self::Run(command) => command.grace(),
+            Self::Demo(command) => command.grace(),
+            _ => GRACE,
+        }
+    }
+
+    fn run_to_its_end(self, shutdown: &Shutdown) -> anyhow::Result<End> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        let end = runtime.block_on(self.run(shutdown.clone()));
+        if shutdown.immediate.is_cancelled() {
+            // Work in other threads may still use the runtime. It ends with the program, now.
+            std::mem::forget(runtime);
+        } else {
+            runtime.shutdown_timeout(REST_MAX);
+        }
+        end
+    }
+
+    async fn run(self, shutdown: Shutdown) -> anyhow::Result<End> {
         match self {
             Self::Run(command) => command.run(shutdown).await,
-            Self::Verify(command) => command.run(shutdown).await,
+            Self::Verify(command) => unless_stopped(command.run(shutdown.clone()), &shutdown).await,
             Self::Demo(command) => command.run(shutdown).await,
-            Self::Generate(command) => command.run(shutdown).await,
+            Self::Generate(command) => {
+                unless_stopped(command.run(shutdown.clone()), &shutdown).await
+            }
             Self::Serve(command) => command.run(shutdown).await,
             Self::Store(command) => command.run(shutdown).await,
             Self::Token(command) => command.run(),
@@ -132,6 +165,17 @@ impl Command {
             Self::Man(command) => command.run(),
             Self::Schema(command) => command.run(),
         }
+    }
+}
+
+/// Waits for a command that has nothing to put in order, at most until an immediate shutdown.
+async fn unless_stopped(
+    command: impl Future<Output = anyhow::Result<End>>,
+    shutdown: &Shutdown,
+) -> anyhow::Result<End> {
+    tokio::select! {
+        end = command => end,
+        () = shutdown.immediate.cancelled() => Ok(End::Stopped),
     }
 }
 
@@ -145,39 +189,6 @@ pub fn commands() -> Vec<(String, String)> {
             (command.get_name().to_owned(), about.unwrap_or_default())
         })
         .collect()
-}
-
-/// The first Ctrl-C or SIGTERM shuts down gracefully, the second immediately. The third exits: something is stuck.
-fn shutdown_on_signals() -> anyhow::Result<Shutdown> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let shutdown = Shutdown::default();
-    let Shutdown {
-        graceful,
-        immediate,
-    } = shutdown.clone();
-    tokio::spawn(async move {
-        for token in [Some(graceful), Some(immediate), None] {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            match token {
-                Some(token) => token.cancel(),
-                None => exit_stopped(),
-            }
-        }
-    });
-    Ok(shutdown)
-}
-
-#[expect(
-    clippy::exit,
-    reason = "the third signal means that the orderly way out is stuck"
-)]
-fn exit_stopped() -> ! {
-    std::process::exit(i32::from(EXIT_STOPPED))
 }
 
 /// Prints a line of the result to stdout.

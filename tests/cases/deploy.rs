@@ -4,10 +4,12 @@
 use crate::harness::program::{orchestrator, texts};
 use crate::harness::repository;
 use orchestrator::archive::location::ArchiveLocation;
+use orchestrator::run::shutdown::IMMEDIATE_MAX;
 use prefix_tar::limits::LINEAR_MEMORY_BYTES_MAX;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 fn folder() -> PathBuf {
     repository().join("deploy")
@@ -172,6 +174,18 @@ fn the_job_s_arguments_are_understood_and_name_the_service_and_the_secret_that_a
         .find_map(|argument| argument.strip_prefix("--to=").map(str::to_owned));
     let to: ArchiveLocation = to.expect("a destination").parse().expect("a destination");
     assert!(matches!(to, ArchiveLocation::Bucket(_)), "{to}");
+}
+
+#[test]
+fn the_pod_is_not_killed_before_the_program_has_stopped() {
+    let grace = arguments()
+        .iter()
+        .find_map(|argument| argument.strip_prefix("--grace=").map(str::to_owned));
+    let grace: u64 = grace.expect("a grace").parse().expect("seconds");
+    let job = document("job.yaml");
+    let period = job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].as_u64();
+    let needed = Duration::from_secs(grace) + IMMEDIATE_MAX;
+    assert!(Duration::from_secs(period.expect("seconds")) > needed);
 }
 
 #[test]

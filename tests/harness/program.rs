@@ -2,7 +2,8 @@
 
 use std::ffi::OsStr;
 use std::io::Write as _;
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, ExitStatus, Output};
+use std::time::Duration;
 
 /// Reports that a test was skipped, and why. It writes to stderr directly, because the test runner
 /// discards the captured output of passing tests.
@@ -101,6 +102,17 @@ impl Drop for Background {
 }
 
 impl Background {
+    /// Waits until the program has ended, for at most `limit`; then it is killed, and the test fails.
+    pub(crate) async fn ended_within(mut self, limit: Duration) -> ExitStatus {
+        let id = self.0.id();
+        let waited = tokio::task::spawn_blocking(move || self.0.wait());
+        let Ok(waited) = tokio::time::timeout(limit, waited).await else {
+            succeeds("kill", &["-KILL".as_ref(), id.to_string().as_ref()]);
+            panic!("the program is still running after {limit:?}");
+        };
+        waited.expect("not cancelled").expect("an exit status")
+    }
+
     /// Sends the signal `name`, such as `TERM`.
     pub(crate) fn signal(&self, name: &str) {
         succeeds(

@@ -17,6 +17,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long a graceful shutdown may take, unless the user says otherwise. It is what Kubernetes gives
+/// a pod before it kills it.
+const GRACE_SECONDS: u64 = 30;
+
 /// A location as it is typed, with `{month}` replaced.
 pub(super) fn location(text: &str) -> Result<ArchiveLocation, LocationError> {
     ArchiveLocation::at(text, jiff::Timestamp::now())
@@ -158,6 +162,20 @@ impl Tuning {
 
     pub(super) const fn deadline(self) -> Duration {
         Duration::from_secs(self.deadline)
+    }
+}
+
+/// How a run is stopped.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Grace {
+    /// After Ctrl-C or SIGTERM, abort the invocations that are still in progress after this many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = GRACE_SECONDS, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    grace: u64,
+}
+
+impl Grace {
+    pub(super) const fn duration(self) -> Duration {
+        Duration::from_secs(self.grace)
     }
 }
 

@@ -1,6 +1,7 @@
 //! `demo`: generates, mirrors and verifies ranges in one process, offline, and prints the resources
 //! used.
 
+use super::args::Grace;
 use super::run::run_and_report;
 use super::summary::{end_of, print_failures};
 use super::{End, generate, print, print_status, print_text, verify};
@@ -24,6 +25,7 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 
 const EXAMPLES: &str = "\
@@ -51,9 +53,16 @@ pub(super) struct Demo {
     /// Keep the generated ranges and the archive, and print where they are
     #[arg(long)]
     keep: bool,
+
+    #[command(flatten)]
+    grace: Grace,
 }
 
 impl Demo {
+    pub(super) const fn grace(&self) -> Duration {
+        self.grace.duration()
+    }
+
     pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<End> {
         let folder = tempfile::Builder::new()
             .prefix("prefix-tar-demo-")
@@ -122,7 +131,7 @@ impl Demo {
         } else {
             Style::Silent
         };
-        let run = run_and_report(config, style, shutdown).await?;
+        let run = run_and_report(config, style, shutdown, self.grace()).await?;
         source.stop().await;
         let end = end_of(&run.outcome, shutdown);
         if end != End::Done {

@@ -1,6 +1,6 @@
 //! `run`: mirrors a range API into an archive.
 
-use super::args::{Objects, Prefixes, Remote, Tuning, location};
+use super::args::{Grace, Objects, Prefixes, Remote, Tuning, location};
 use super::summary::{end_of, print_failures, print_result};
 use super::{End, print_json, print_status};
 use crate::archive::location::ArchiveLocation;
@@ -14,6 +14,7 @@ use clap::Args;
 use prefix_tar::protocol::source::{PWNED_PASSWORDS_URL, SourceUrl};
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 const EXAMPLES: &str = "\
@@ -62,14 +63,22 @@ pub(super) struct Run {
     #[arg(long)]
     force: bool,
 
+    #[command(flatten)]
+    grace: Grace,
+
     /// Print events and the result to stdout as lines of JSON
     #[arg(long)]
     json: bool,
 }
 
 impl Run {
+    pub(super) const fn grace(&self) -> Duration {
+        self.grace.duration()
+    }
+
     pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<End> {
         let archive = self.to.to_string();
+        let grace = self.grace();
         let config = RunConfig {
             source: self.source,
             to: self.to,
@@ -87,7 +96,7 @@ impl Run {
             (false, true) => Style::Terminal,
             (false, false) => Style::Lines,
         };
-        let run = run_and_report(config, style, &shutdown).await?;
+        let run = run_and_report(config, style, &shutdown, grace).await?;
         if self.json {
             let is_stopped = shutdown.graceful.is_cancelled();
             print_json(&EventRecord::end(&run, is_stopped, ResourceUsage::so_far()).to_line());
@@ -104,21 +113,27 @@ pub(super) async fn run_and_report(
     config: RunConfig,
     style: Style,
     shutdown: &Shutdown,
+    grace: Duration,
 ) -> anyhow::Result<FinishedRun> {
     let (sender, events) = mpsc::channel(RUN_EVENTS_MAX);
     let prefixes = config.prefixes.count();
     // What it writes to may be stuck, so it must not be a task of the runtime's workers.
     let reported = tokio::task::spawn_blocking(move || progress::report(events, style, prefixes));
-    let graceful = shutdown.graceful.clone();
-    let notice = tokio::spawn(async move {
-        graceful.cancelled().await;
-        print_status(
-            "stopping: waiting for invocations in progress; press Ctrl-C again to abort them",
-        );
-    });
+    let notice = tokio::spawn(notice(shutdown.clone(), grace));
     let run = config.run(shutdown.clone(), sender).await;
     notice.abort();
     // The run has dropped its sender, so the reporter ends. A line that it could not write changes nothing.
     let _ = reported.await;
     run
+}
+
+/// Says what a shutdown waits for.
+async fn notice(shutdown: Shutdown, grace: Duration) {
+    shutdown.graceful.cancelled().await;
+    print_status(&format!(
+        "stopping: waiting up to {} s for invocations in progress; press Ctrl-C again to abort them",
+        grace.as_secs()
+    ));
+    shutdown.immediate.cancelled().await;
+    print_status("aborting the invocations in progress");
 }

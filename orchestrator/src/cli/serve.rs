@@ -1,6 +1,7 @@
 //! `serve`: serves the range API over a folder.
 
 use super::{End, print, print_status};
+use crate::http_server::HttpServer;
 use crate::range_api;
 use crate::run::shutdown::Shutdown;
 use anyhow::Context as _;
@@ -38,7 +39,7 @@ impl Serve {
         let server = range_api::start(listener, self.directory)?;
         print(&format!("serving http://{}", server.address()));
         until_stopped(&shutdown).await;
-        server.stop().await;
+        stop_unless_stuck(server, &shutdown).await;
         Ok(End::Done)
     }
 }
@@ -48,6 +49,14 @@ pub(super) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}; choose another --listen, or port 0 for a free one")
     })
+}
+
+/// Waits for the requests in progress, at most until an immediate shutdown.
+pub(super) async fn stop_unless_stuck(server: HttpServer, shutdown: &Shutdown) {
+    tokio::select! {
+        () = server.stop() => {}
+        () = shutdown.immediate.cancelled() => {}
+    }
 }
 
 /// Waits for the signal that ends a server.

@@ -1,6 +1,6 @@
 //! `store`: serves the object store emulator.
 
-use super::serve::{listen, until_stopped};
+use super::serve::{listen, stop_unless_stuck, until_stopped};
 use super::{End, print};
 use crate::destination::folder::serve;
 use crate::run::shutdown::Shutdown;
@@ -80,7 +80,7 @@ impl Store {
             self.key_file.display()
         ));
         until_stopped(&shutdown).await;
-        server.stop().await;
+        stop_unless_stuck(server, &shutdown).await;
         Ok(End::Done)
     }
 }
