@@ -6,6 +6,7 @@ mod demo;
 mod generate;
 mod log;
 mod man;
+mod private_file;
 mod run;
 mod schema;
 mod serve;

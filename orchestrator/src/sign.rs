@@ -27,7 +27,7 @@ use reqsign_core::{ProvideCredential, Signer};
 use reqsign_google::{Credential, RequestSigner, StaticCredentialProvider};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -54,6 +54,12 @@ const PATH_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~')
     .remove(b'/');
+
+/// The file with a service account's key that signs in this environment, if there is one.
+pub fn key_file() -> Option<PathBuf> {
+    credentials::find_file()
+        .filter(|path| credentials::read_file(path).is_ok_and(|file| file.is_key))
+}
 
 /// The parameter that ends a signed URL.
 const SIGNATURE: &str = "X-Goog-Signature=";

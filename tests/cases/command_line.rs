@@ -2,10 +2,12 @@
 
 use crate::harness::program::{Background, orchestrator, skipped, succeeds, texts};
 use crate::harness::source::{Reply, Source, valid_body};
+use crate::harness::store_program::StoreProgram;
 use crate::harness::{files_of, generated, nginx, repository, run_config, run_whole};
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// Runs the program and expects this exit code, one `error:` line that contains all of `words`, and
 /// no file with a final name at the destination.
@@ -329,6 +331,65 @@ async fn what_a_killed_run_left_is_cleaned_up_by_the_next() {
     let source = Source::of_folder(ranges.path()).await;
     run_whole(run_config(&source.url(), folder.path(), "00")).await;
     assert_eq!(tars(), ["00.json", "00.tar", "manifest.json", "run.json"]);
+}
+
+/// The warnings of a program about files that others can read.
+fn warnings(command: &mut Command) -> Vec<String> {
+    let output = command.output().expect("it runs");
+    String::from_utf8_lossy(&output.stderr)
+        .lines()
+        .filter(|line| line.contains("chmod 600"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn a_secret_that_other_users_can_read_is_warned_about_once() {
+    let permit = |path: &Path, mode| {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(path, permissions).expect("permissions");
+    };
+    let store = StoreProgram::start();
+    let (key, token) = (store.key_file(), store.beside("token"));
+    let token_command = || {
+        let mut command = orchestrator();
+        command.args(["token", "--token-file", path_text(&token)]);
+        command
+    };
+    // A file that the program has made itself is private.
+    assert_eq!(warnings(&mut token_command()), Vec::<String>::new());
+    let run = || {
+        let mut command = orchestrator();
+        command
+            .args(["run", "--component", "http://127.0.0.1:1", "-p", "1"])
+            .args(["--to", path_text(&key), "--token-file", path_text(&token)]);
+        command
+    };
+    // The port is taken, so it ends once it has read the key.
+    let store_again = || {
+        let mut command = orchestrator();
+        command
+            .args(["store", "--listen", store.address(), "-d"])
+            .args([path_text(&store.archive("")), "--key-file", path_text(&key)]);
+        command
+    };
+    let verify = || store.command(&["verify"], "nothing");
+    for (path, mut command) in [
+        (&token, token_command()),
+        (&token, run()),
+        (&key, store_again()),
+        (&key, verify()),
+    ] {
+        permit(path, 0o600);
+        assert_eq!(warnings(&mut command), Vec::<String>::new(), "{command:?}");
+        permit(path, 0o640);
+        let shown = path_text(path);
+        let expected = format!(
+            "warning: other users can read or write {shown}, which holds a secret; run `chmod 600 {shown}`"
+        );
+        assert_eq!(warnings(&mut command), [expected], "{command:?}");
+        permit(path, 0o600);
+    }
 }
 
 #[test]

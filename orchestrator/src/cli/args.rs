@@ -1,5 +1,6 @@
 //! Arguments that several commands share, and what they turn into.
 
+use super::private_file::warn_if_shared;
 use crate::archive::location::{ArchiveLocation, LocationError};
 use crate::gcs::options::ObjectOptions;
 use crate::host::embedded::DEADLINE_DEFAULT;
@@ -103,7 +104,10 @@ impl Remote {
             return Ok(HostChoice::Embedded { component_file });
         }
         let token = match &self.token_file {
-            Some(file) => invoke_token::read(file)?,
+            Some(file) => {
+                warn_if_shared(file);
+                invoke_token::read(file)?
+            }
             None => invoke_token::from_environment()?,
         };
         Ok(HostChoice::Remote(RemoteComponents {

@@ -1,6 +1,7 @@
 //! `run`: mirrors a range API into an archive.
 
 use super::args::{Grace, Objects, Prefixes, Remote, Tuning, location};
+use super::private_file::warn_about_credentials;
 use super::summary::{end_of, print_failures, print_result};
 use super::{End, print_json, print_status};
 use crate::archive::location::ArchiveLocation;
@@ -77,6 +78,7 @@ impl Run {
     }
 
     pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<End> {
+        warn_about_credentials(&self.to);
         let archive = self.to.to_string();
         let grace = self.grace();
         let config = RunConfig {

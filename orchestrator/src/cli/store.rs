@@ -1,5 +1,6 @@
 //! `store`: serves the object store emulator.
 
+use super::private_file::warn_if_shared;
 use super::serve::{listen, stop_unless_stuck, until_stopped};
 use super::{End, print};
 use crate::destination::folder::serve;
@@ -58,6 +59,7 @@ impl Store {
         std::fs::create_dir_all(&self.directory)
             .with_context(|| format!("cannot create the folder {}", self.directory.display()))?;
         let key = if self.key_file.exists() {
+            warn_if_shared(&self.key_file);
             ServiceAccountKey::read(&self.key_file)?
         } else {
             let key = tokio::task::spawn_blocking(ServiceAccountKey::generate).await??;

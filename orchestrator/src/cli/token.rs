@@ -1,5 +1,6 @@
 //! `token`: creates the bearer token of remote components, and prints the digest that configures them.
 
+use super::private_file::warn_if_shared;
 use super::{End, print};
 use crate::invoke_token;
 use clap::Args;
@@ -22,6 +23,7 @@ pub(super) struct Token {
 impl Token {
     pub(super) fn run(&self) -> anyhow::Result<End> {
         let token = if self.token_file.exists() {
+            warn_if_shared(&self.token_file);
             invoke_token::read(&self.token_file)?
         } else {
             let token = invoke_token::generate()?;

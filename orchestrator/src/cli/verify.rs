@@ -1,6 +1,7 @@
 //! `verify`: reads an archive back and checks it.
 
 use super::args::location;
+use super::private_file::warn_about_credentials;
 use super::{End, print, print_json, print_status};
 use crate::archive::location::ArchiveLocation;
 use crate::archive::{self, Archive};
@@ -47,6 +48,7 @@ pub(super) struct Verify {
 
 impl Verify {
     pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<End> {
+        warn_about_credentials(&self.archive);
         let options = ObjectOptions {
             endpoint: self.endpoint,
             ..ObjectOptions::default()
