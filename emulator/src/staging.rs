@@ -6,6 +6,7 @@
 
 use crate::objects::open_without_waiting;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

@@ -62,6 +62,7 @@ impl Archive for FolderArchive {
         let objects = Arc::clone(&self.objects);
         let read = self
             .on_file(file, move |path| {
+                open(path)?;
                 Ok(match objects.read(path, bytes_max as u64) {
                     Err(StoreError::LargerThan { .. }) => None,
                     read => Some(read?),
@@ -81,7 +82,12 @@ impl Archive for FolderArchive {
     }
 
     async fn generation(&self, file: &str) -> Result<Base, ReadError> {
-        let generation = self.on_file(file, current_generation).await?;
+        let generation = self
+            .on_file(file, |path| {
+                open(path)?;
+                current_generation(path)
+            })
+            .await?;
         Ok(generation
             .flatten()
             .map(|generation| generation.to_string()))

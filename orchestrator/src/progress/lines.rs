@@ -75,7 +75,9 @@ impl Reporter for Lines {
                     self.out.line(Urgency::Event, &outage_ended_line(*elapsed));
                 }
             }
-            RunEvent::Waiting { wait } => self.out.line(Urgency::Event, &waiting_line(*wait)),
+            RunEvent::Waiting { wait } => {
+                self.out.line(Urgency::Event, &waiting_line(*wait));
+            }
             RunEvent::Stored(stored) => self.decide(&stored_line(stored)),
             RunEvent::Failed(failed) => self.decide(&failed_line(failed)),
         }

@@ -137,7 +137,10 @@ impl Reporter for Terminal {
                 failure,
                 elapsed,
                 give_up_after,
-            } => self.outage = Some(escaped(&outage_line(failure, *elapsed, *give_up_after)).into_owned()),
+            } => {
+                self.outage =
+                    Some(escaped(&outage_line(failure, *elapsed, *give_up_after)).into_owned())
+            }
             RunEvent::OutageEnded { elapsed } => {
                 if self.outage.take().is_some() {
                     self.print(&outage_ended_line(*elapsed));

@@ -21,6 +21,16 @@ impl Reported {
             totals: Totals::of_report(report),
         }
     }
+
+    /// Whether the manifest says the same of the prefix. Version 0.1.0 named no runs.
+    fn is(&self, object: &ManifestObject) -> bool {
+        let run = object.run.as_ref().and(self.object.run.as_ref());
+        let stated = ManifestObject {
+            run: run.or(object.run.as_ref()).cloned(),
+            ..self.object.clone()
+        };
+        stated == *object
+    }
 }
 
 /// The manifest's object for a prefix.
@@ -49,7 +59,7 @@ pub(super) fn check_manifest(
     }
     for (prefix, object) in &named {
         match reported.get(prefix) {
-            Some(reported) if reported.object != **object => {
+            Some(reported) if !reported.is(object) => {
                 damage(&format!("contradicts the report of {prefix}"));
             }
             None if object.object != tar_name(*prefix) => {

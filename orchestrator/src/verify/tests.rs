@@ -3,7 +3,7 @@
 use super::sample::{archive_of, change_json, report_of, tar_of};
 use super::*;
 use crate::archive::folder::FolderArchive;
-use crate::archive::{StoredObject, TarReader};
+use crate::archive::{Base, StoredFile, StoredObject, TarReader};
 use serde_json::json;
 use std::io::Read as _;
 use std::ops::Range;
@@ -276,7 +276,7 @@ impl io::Read for Failing {
 
 #[async_trait::async_trait]
 impl Archive for Faulty {
-    async fn read(&self, file: &str, bytes_max: usize) -> Result<Option<Vec<u8>>, ReadError> {
+    async fn read(&self, file: &str, bytes_max: usize) -> Result<Option<StoredFile>, ReadError> {
         match file {
             MANIFEST_NAME => self.fails(Fault::Manifest)?,
             "00.json" => self.fails(Fault::Report)?,
@@ -286,9 +286,16 @@ impl Archive for Faulty {
         if is_earlier && self.count.fetch_add(1, Ordering::Relaxed) == 0 {
             let mut earlier = report_of(ONE, &tar_of(ONE));
             earlier.crc32c.0 ^= 1;
-            return Ok(serde_json::to_vec(&earlier).ok());
+            return Ok(Some(StoredFile {
+                content: serde_json::to_vec(&earlier).expect("JSON"),
+                generation: "1".to_owned(),
+            }));
         }
         self.inner.read(file, bytes_max).await
+    }
+
+    async fn generation(&self, file: &str) -> Result<Base, ReadError> {
+        self.inner.generation(file).await
     }
 
     async fn object(&self, prefix: Prefix) -> Result<Option<StoredObject>, ReadError> {

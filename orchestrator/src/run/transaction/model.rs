@@ -767,17 +767,34 @@ const ALL: [(u32, u32, u32); 3] = [
     (0, 1, ANY_SWITCHES),
 ];
 
+/// A run, and the processes that resume it one after the other.
+fn successions() -> [(&'static str, Files, Vec<Command>); 3] {
+    let complete = archive_of(EARLIER);
+    [
+        (
+            "a run and its successors",
+            Files::new(),
+            vec![plain("00-01", 7), plain("00-01", 8), plain("00-01", 9)],
+        ),
+        (
+            "a forced run and its successors",
+            complete.clone(),
+            vec![forced("00-01", 7), forced("00-01", 8), plain("00-01", 9)],
+        ),
+        (
+            "a forced run, then another",
+            complete,
+            vec![forced("00", 7), plain("00-01", 8)],
+        ),
+    ]
+}
+
 #[test]
 fn the_books_are_true_wherever_a_run_is_killed() {
-    // Without interruptions, the next process of the run starts when the one before has ended.
-    let budgets = [(2, 0, 0), (1, 1, 0)];
-    let run = [plain("00-01", 7), plain("00-01", 8), plain("00-01", 9)];
-    explore_all("a run and its successors", &Files::new(), &run, &budgets);
-    let complete = archive_of(EARLIER);
-    let run = [forced("00-01", 7), forced("00-01", 8), plain("00-01", 9)];
-    explore_all("a forced run and its successors", &complete, &run, &budgets);
-    let other = [forced("00", 7), plain("00-01", 8)];
-    explore_all("a forced run, then another", &complete, &other, &budgets);
+    // Without interruptions, the next process starts when the one before has ended.
+    for (what, files, commands) in successions() {
+        explore_all(what, &files, &commands[..2], &[(1, 0, 0), (0, 1, 0)]);
+    }
 }
 
 /// Two processes of one run, of one forced run, and of two runs that overlap.
@@ -808,6 +825,9 @@ fn the_books_are_true_when_two_processes_meet() {
 #[test]
 #[ignore = "takes minutes; `make soak`"]
 fn the_books_are_true_when_two_processes_meet_whatever_happens() {
+    for (what, files, commands) in successions() {
+        explore_all(what, &files, &commands, &[(2, 0, 0), (1, 1, 0)]);
+    }
     for (what, files, commands) in meetings() {
         explore_all(what, &files, &commands, &ALL);
     }
