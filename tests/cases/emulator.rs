@@ -1,6 +1,6 @@
 //! `store` answers like GCS, over a real socket, to requests that the orchestrator signs.
 
-use crate::harness::fetch;
+use crate::harness::{DEADLINE, fetch};
 use bytes::Bytes;
 use emulator::key::ServiceAccountKey;
 use emulator::permissions::{Permissions, Role};
@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 struct Store {
     server: HttpServer,
     signer: UrlSigner,
+    key: ServiceAccountKey,
     folder: tempfile::TempDir,
 }
 
@@ -41,6 +42,7 @@ impl Store {
         let endpoint = format!("http://{}", server.address());
         Self {
             signer: UrlSigner::new(&key, endpoint, "bucket".to_owned()).expect("a signer"),
+            key,
             server,
             folder,
         }
@@ -236,6 +238,14 @@ async fn conditions_and_checksums_are_kept() {
         .put("y", "1", &[("x-goog-hash", "crc32c=AAAAAA==")])
         .await;
     assert_eq!(code(&wrong), refused(400, "BadDigest"));
+    let md5 = ("content-md5", "xMpCOKC5I4INzFCab3WEmw==");
+    assert_eq!(store.put("x", "1", &[md5]).await.status(), 200);
+    let wrong = store.put("y", "2", &[md5]).await;
+    assert_eq!(code(&wrong), refused(400, "BadDigest"));
+    let malformed = store.put("y", "1", &[("content-md5", "1")]).await;
+    assert_eq!(code(&malformed), refused(400, "InvalidDigest"));
+    let ignored = store.put("x", "2", &[("if-none-match", "*")]).await;
+    assert_eq!(code(&ignored), refused(400, "InvalidArgument"));
     let long = store
         .put("y", "1234", &[("x-goog-content-length-range", "0,3")])
         .await;
@@ -300,4 +310,109 @@ async fn a_body_without_a_length_or_short_of_it_leaves_nothing() {
     assert!(chunked.contains("MissingContentLength"), "{chunked}");
     store.send_raw(&format!("{head}content-length: 100\r\n\r\nonly this"), true);
     assert_eq!(store.files(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_nobody_signed_and_that_stall_delay_nobody() {
+    /// More than one peer's share of 256 connections, and few enough for 1,024 files.
+    const STALLED: usize = 300;
+    let store = Store::start().await;
+    let head = format!(
+        "PUT /bucket/x HTTP/1.1\r\nhost: {}\r\ncontent-length: 310000000\r\n\r\nx",
+        store.server.address()
+    );
+    let mut stalled = Vec::new();
+    for _ in 0..STALLED {
+        let mut stream = TcpStream::connect(store.server.address()).expect("connected");
+        stream.set_read_timeout(Some(DEADLINE)).expect("set");
+        stream.write_all(head.as_bytes()).expect("sent");
+        stalled.push(stream);
+    }
+    let put = tokio::time::timeout(Duration::from_secs(10), store.put("signed", "1", &[])).await;
+    assert_eq!(put.expect("in time").status(), 200);
+    for stream in &mut stalled {
+        let mut answer = String::new();
+        stream
+            .read_to_string(&mut answer)
+            .expect("answered and closed");
+        assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+        assert!(answer.contains("connection: close"), "{answer}");
+    }
+    assert_eq!(store.files(), ["signed"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_a_pipe_or_a_folder_is_no_object_for_any_method() {
+    let store = Store::start().await;
+    let outside = tempfile::tempdir().expect("a folder");
+    let target = outside.path().join("target");
+    std::fs::write(&target, "kept").expect("written");
+    let bucket = store.folder.path().join("bucket");
+    std::os::unix::fs::symlink(&target, bucket.join("link")).expect("a link");
+    std::os::unix::fs::symlink(outside.path().join("new"), bucket.join("dangling"))
+        .expect("a link");
+    std::fs::create_dir(bucket.join("folder")).expect("a folder");
+    let made = std::process::Command::new("mkfifo")
+        .arg(bucket.join("pipe"))
+        .status();
+    assert!(made.expect("mkfifo").success());
+    for (name, kind) in [
+        ("link", "a symbolic link"),
+        ("dangling", "a symbolic link"),
+        ("folder", "a folder"),
+        ("pipe", "a named pipe"),
+    ] {
+        for method in [Method::PUT, Method::GET, Method::DELETE] {
+            let asked = store.ask(method.clone(), name, "1", &[], &[]);
+            let answer = tokio::time::timeout(DEADLINE, asked)
+                .await
+                .expect("answered");
+            assert_eq!(code(&answer), refused(409, "NotAFile"), "{method} {name}");
+            let text = String::from_utf8_lossy(answer.body()).into_owned();
+            assert!(
+                text.contains(&format!("{name} is {kind}, not a file")),
+                "{text}"
+            );
+        }
+        let head = store.ask(Method::HEAD, name, "", &[], &[]).await;
+        assert_eq!(head.status(), 409, "HEAD {name}");
+    }
+    assert_eq!(std::fs::read(&target).expect("read"), b"kept");
+    assert_eq!(std::fs::read_dir(outside.path()).expect("read").count(), 1);
+    assert!(bucket.join("link").is_symlink() && bucket.join("dangling").is_symlink());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_folder_of_all_buckets_is_no_bucket() {
+    let store = Store::start().await;
+    let file = store.folder.path().join("bucket/x");
+    std::fs::write(&file, "1").expect("written");
+    let endpoint = format!("http://{}", store.server.address());
+    for bucket in ["", ".", ".."] {
+        let signer = UrlSigner::new(&store.key, endpoint.clone(), bucket.to_owned());
+        let headers = BTreeMap::new();
+        let signed = signer.expect("a signer");
+        for (method, object) in [(Method::GET, "bucket/x"), (Method::PUT, "y")] {
+            let url = signed
+                .sign(method.clone(), object, &headers, Duration::from_secs(60))
+                .await
+                .expect("signed");
+            let request = Request::builder()
+                .method(method.clone())
+                .uri(url.expose_secret());
+            let answer = fetch(request.body(Full::default()).expect("a request")).await;
+            let refusal = code(&answer);
+            assert_eq!(
+                refusal,
+                refused(404, "NoSuchBucket"),
+                "{method} in {bucket:?}"
+            );
+        }
+    }
+    assert_eq!(
+        std::fs::read_dir(store.folder.path())
+            .expect("read")
+            .count(),
+        1
+    );
 }

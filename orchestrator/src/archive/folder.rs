@@ -69,12 +69,13 @@ impl Archive for FolderArchive {
                 })
             })
             .await?;
-        match read.flatten() {
-            Some(found) => Ok(found.map(|(content, generation)| StoredFile {
+        match read {
+            None => Ok(None),
+            Some(Some(found)) => Ok(found.map(|(content, generation)| StoredFile {
                 content,
                 generation: generation.to_string(),
             })),
-            None => Err(ReadError::Invalid {
+            Some(None) => Err(ReadError::Invalid {
                 file: self.folder.join(file).display().to_string(),
                 reason: format!("it has more than {bytes_max} bytes"),
             }),
