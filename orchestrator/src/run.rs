@@ -100,7 +100,9 @@ impl RunConfig {
         events: mpsc::Sender<RunEvent>,
     ) -> anyhow::Result<FinishedRun> {
         // Generating a key and compiling the component both take a while, on different threads.
-        let (destination, host) = tokio::try_join!(self.open_destination(), self.open_host())?;
+        // If one fails, the other is awaited, too: a destination that opens later would leave its lock behind.
+        let (destination, host) = tokio::join!(self.open_destination(), self.open_host());
+        let (destination, host) = (destination?, host?);
         self.run_with(destination, host, shutdown, events).await
     }
 
