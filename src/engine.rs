@@ -2,14 +2,16 @@
 //! WASI.
 //!
 //! In reading order: [`window`] limits the requests in flight, [`chunk_pool`] holds their bodies,
-//! and [`retry`] schedules the next attempt at a failed range. [`inflate`] decodes a gzip body,
-//! [`range_body`] validates it line by line, and [`duplicate_detector`] rejects the body of another
-//! range. [`length`] plans the tar's length from the first ranges, [`mod@tar`] encodes headers and
+//! and [`retry`] schedules the next attempt at a failed range. [`head`] interprets a response's head,
+//! [`inflate`] decodes a gzip body, [`range_body`] validates it line by line, [`content_md5`]
+//! compares it with its stated digest, and [`duplicate_detector`] rejects the body of another range. [`length`] plans the tar's length from the first ranges, [`mod@tar`] encodes headers and
 //! padding, and [`checksum`] computes the CRC32C of the stream.
 
 pub mod checksum;
 pub mod chunk_pool;
+pub mod content_md5;
 pub mod duplicate_detector;
+pub mod head;
 pub mod inflate;
 pub mod length;
 pub mod range_body;

@@ -21,6 +21,14 @@ pub const INVOKE_TOKEN_SHA256: &str = "INVOKE_TOKEN_SHA256";
 /// The environment variable with the authorities that uploads may go to, separated by commas.
 pub const UPLOAD_AUTHORITIES: &str = "UPLOAD_AUTHORITIES";
 
+/// The environment variable that says whether the host marks responses with [`UNFRAMED`]: `true` or
+/// `false` (the default). Only the embedded host does, and sets it.
+pub const HOST_CHECKS_FRAMING: &str = "HOST_CHECKS_FRAMING";
+
+/// The header that such a host adds to a response whose body ends with its connection. The guest
+/// cannot see that: WASI hosts hide Transfer-Encoding and the version of HTTP.
+pub const UNFRAMED: &str = "x-prefix-tar-unframed";
+
 /// The value of [`UPLOAD_AUTHORITIES`] if it is not set: Google Cloud Storage.
 pub const UPLOAD_AUTHORITY_DEFAULT: &str = "storage.googleapis.com";
 
@@ -41,6 +49,8 @@ pub struct Configuration {
     pub token_digest: TokenDigest,
     /// Where uploads may go.
     pub upload_authorities: Vec<Authority>,
+    /// Whether the host marks responses with [`UNFRAMED`].
+    pub host_checks_framing: bool,
 }
 
 /// Why an environment is not a valid configuration. No message repeats a value.
@@ -51,7 +61,7 @@ pub enum ConfigurationError {
     Missing(&'static str),
     /// A variable is unknown.
     #[error(
-        "the environment has {0}, which is unknown; valid names are {SOURCE_URL}, {SOURCE_ENCODING}, {INVOKE_TOKEN_SHA256} and {UPLOAD_AUTHORITIES}"
+        "the environment has {0}, which is unknown; valid names are {SOURCE_URL}, {SOURCE_ENCODING}, {INVOKE_TOKEN_SHA256}, {UPLOAD_AUTHORITIES} and {HOST_CHECKS_FRAMING}"
     )]
     Unknown(String),
     /// [`SOURCE_URL`] is invalid.
@@ -71,6 +81,9 @@ pub enum ConfigurationError {
         "the environment's {UPLOAD_AUTHORITIES} has {0} authorities; at most {UPLOAD_AUTHORITIES_MAX} are allowed"
     )]
     UploadAuthorities(usize),
+    /// [`HOST_CHECKS_FRAMING`] is invalid.
+    #[error("the environment's {HOST_CHECKS_FRAMING} is neither `true` nor `false`")]
+    HostChecksFraming,
 }
 
 /// Why the component does not write to a signed URL.
@@ -94,6 +107,7 @@ impl Configuration {
     ) -> Result<Self, ConfigurationError> {
         let (mut source, mut encoding, mut token_digest, mut authorities) =
             (None, Encoding::default(), None, None);
+        let mut host_checks_framing = false;
         for (name, value) in environment {
             match name.as_str() {
                 SOURCE_URL => source = Some(value.parse().map_err(ConfigurationError::Source)?),
@@ -109,6 +123,11 @@ impl Configuration {
                     token_digest = Some(digest);
                 }
                 UPLOAD_AUTHORITIES => authorities = Some(parse_authorities(&value)?),
+                HOST_CHECKS_FRAMING => {
+                    let checks = value.parse();
+                    host_checks_framing =
+                        checks.map_err(|_| ConfigurationError::HostChecksFraming)?;
+                }
                 _ if NAME_PREFIXES.iter().any(|ours| name.starts_with(ours)) => {
                     return Err(ConfigurationError::Unknown(name));
                 }
@@ -123,6 +142,7 @@ impl Configuration {
                 Some(authorities) => authorities,
                 None => parse_authorities(UPLOAD_AUTHORITY_DEFAULT)?,
             },
+            host_checks_framing,
         })
     }
 
@@ -207,6 +227,8 @@ mod tests {
                 &many,
                 E::UploadAuthorities(UPLOAD_AUTHORITIES_MAX + 1),
             ),
+            (HOST_CHECKS_FRAMING, "secret", E::HostChecksFraming),
+            (HOST_CHECKS_FRAMING, "", E::HostChecksFraming),
             (
                 "SOURCE_ENCODNG",
                 "secret",
@@ -223,6 +245,11 @@ mod tests {
     fn the_defaults_are_gzip_and_google_cloud_storage() {
         let configuration = with("HOME", "/").expect("a configuration");
         assert_eq!(configuration.encoding, Encoding::Gzip);
+        assert!(!configuration.host_checks_framing);
+        for (value, checks) in [("true", true), ("false", false)] {
+            let configuration = with(HOST_CHECKS_FRAMING, value).expect("a configuration");
+            assert_eq!(configuration.host_checks_framing, checks);
+        }
         let url = |text: &str| SignedUrl::new(text.to_owned()).expect("a URL");
         let check = |text| configuration.check_upload_url(&url(text));
         assert_eq!(check("https://storage.googleapis.com/b/AB.tar?x"), Ok(()));

@@ -9,9 +9,9 @@ use crate::limits::{
     RANGE_ATTEMPTS_MAX, RANGE_ATTEMPTS_TIME_MAX, RANGE_FIRST_WAIT_MAX, RANGE_WAIT_MAX,
     REQUEST_TIME_MAX, RETRY_AFTER_MAX,
 };
+use crate::protocol::configuration::Configuration;
 use crate::protocol::failure::Failure;
 use crate::protocol::prefix::RangeName;
-use crate::protocol::source::{Encoding, SourceUrl};
 use attempt::{FailedAttempt, RangeClient};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -43,12 +43,11 @@ impl Fetcher {
     /// # Errors
     /// The host rejects the headers of a range request.
     pub(super) fn new(
-        source: &SourceUrl,
-        encoding: Encoding,
+        configuration: &Configuration,
         pool: Rc<ChunkPool>,
     ) -> Result<Rc<Self>, Failure> {
         Ok(Rc::new(Self {
-            client: RangeClient::new(source, encoding, pool)?,
+            client: RangeClient::new(configuration, pool)?,
             random: RefCell::new(fastrand::Rng::new()),
             budget: Cell::new(RetryBudget::new()),
             not_before: Cell::new(None),

@@ -58,8 +58,7 @@ async fn mirror(
 ) -> Result<Report, Failed> {
     let started = Instant::now();
     let pool = ChunkPool::new();
-    let source = &configuration.source;
-    let fetcher = Fetcher::new(source, configuration.encoding, Rc::clone(&pool))?;
+    let fetcher = Fetcher::new(configuration, Rc::clone(&pool))?;
     let window = Window::new(job.window.unwrap_or(WINDOW_DEFAULT));
     let mut prefetcher = Prefetcher::new(Rc::clone(&fetcher), Rc::clone(&pool), job.prefix, window);
     let mut index = Index::default();
@@ -95,7 +94,7 @@ async fn mirror(
         };
         index.into_report(Summary {
             prefix: job.prefix,
-            source: source.to_string(),
+            source: configuration.source.to_string(),
             content_length,
             requests: fetcher.requests(),
             stored,

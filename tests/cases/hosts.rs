@@ -1,7 +1,7 @@
 //! The same component file behaves alike on every host: the same bytes, the same memory cap, the
 //! same rejections, and nothing left behind by an invocation that dies.
 
-use crate::harness::faults::SourceFault;
+use crate::harness::faults::{SourceFault, SourceForm};
 use crate::harness::faulty_source::{FaultySource, body_of};
 use crate::harness::hosts::{RunningHost, Setup, every_host, spin_up};
 use crate::harness::program::measured;
@@ -13,11 +13,15 @@ use prefix_tar::engine::tar::RECORD_BYTES;
 use prefix_tar::limits::{CONTENT_LENGTH_MAX, LINEAR_MEMORY_BYTES_MAX, RANGE_BYTES_MAX};
 use prefix_tar::protocol::failure::FailureKind;
 use prefix_tar::protocol::job::Job;
+use prefix_tar::protocol::prefix::RangeName;
 use prefix_tar::protocol::report::Report;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 const LINES: u64 = 5;
+
+/// Lines of a range whose last count has two digits, so that it can be cut inside.
+const COUNTS_OF_TWO_DIGITS: u64 = 12;
 
 /// A folder whose store is on a socket.
 struct Store {
@@ -155,6 +159,127 @@ async fn on_every_host_an_invocation_that_dies_in_mid_upload_leaves_no_object() 
             drop(host);
             store.destination.uploads_ended().await;
             assert_eq!(store.objects(), Vec::<String>::new());
+        }
+    }
+}
+
+/// Answers that carry a part of a range, or a whole range that nothing shows to be whole.
+const PARTS: [SourceFault; 8] = [
+    SourceFault::UnframedAfterLine,
+    SourceFault::UnframedInsideCount,
+    SourceFault::Unframed,
+    SourceFault::UnframedHttp10,
+    SourceFault::UnframedGzipCut,
+    SourceFault::UnframedMd5,
+    SourceFault::ContentRange,
+    SourceFault::Md5Wrong,
+];
+
+/// Three of eight first requests meet one, which costs all the retries that an invocation has.
+fn parts(range: RangeName, attempt: u32) -> Option<SourceFault> {
+    let index = usize::from(range.index());
+    let is_hit = attempt == 1 && matches!(index % 8, 1 | 4 | 6);
+    is_hit.then_some(PARTS[index / 8 % PARTS.len()])
+}
+
+/// Mirrors a prefix of which many ranges are answered in part, and expects the right tar or a message
+/// that names such an answer.
+async fn assert_no_part_is_stored(ignores_framing: bool) {
+    let bodies = |range| body_of(range, COUNTS_OF_TWO_DIGITS);
+    let source = FaultySource::start(bodies, parts).await;
+    let store = Store::start().await;
+    let expected = expected_tar("AB", bodies);
+    let setup = Setup {
+        ignores_framing,
+        ..Setup::new(source.url(), store.address)
+    };
+    for host in every_host(&setup).await {
+        source.faults().forget_range_attempts();
+        let name = host.name;
+        match store.invoke(&host, None).await {
+            Ok(report) => {
+                let tar = std::fs::read(store.folder.path().join("AB.tar")).expect("a tar");
+                assert!(tar == expected, "{name}: the tar differs");
+                assert!(report.retries >= 3 * 4096 / 8, "{name}: {}", report.retries);
+            }
+            Err(FailedInvocation { failure, .. }) => {
+                let named = [
+                    "answered with an invalid range: ",
+                    "the connection was lost",
+                ];
+                let is_named = named.iter().any(|text| failure.message.contains(text));
+                assert!(is_named && failure.retryable, "{name}: {failure}");
+            }
+        }
+    }
+    let injected = source.faults().injected();
+    assert_eq!(injected.len(), PARTS.len(), "{injected:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_every_host_no_part_of_a_range_gets_into_a_tar() {
+    futures::join!(
+        assert_no_part_is_stored(false),
+        assert_no_part_is_stored(true)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_every_host_a_body_that_is_whole_is_accepted() {
+    const FORMS: [SourceForm; 6] = [
+        SourceForm::Gzip("GZIP"),
+        SourceForm::GzipChunked,
+        SourceForm::GzipUnframed,
+        SourceForm::Md5Chunked,
+        SourceForm::Md5Unframed,
+        SourceForm::Md5Gzip,
+    ];
+    let form_of = |range: RangeName| FORMS[usize::from(range.index()) % FORMS.len()];
+    let bodies = |range| body_of(range, COUNTS_OF_TWO_DIGITS);
+    let source = FaultySource::in_forms(bodies, form_of).await;
+    let store = Store::start().await;
+    let expected = expected_tar("AB", bodies);
+    for ignores_framing in [false, true] {
+        let setup = Setup {
+            ignores_framing,
+            ..Setup::new(source.url(), store.address)
+        };
+        for host in every_host(&setup).await {
+            let report = store.invoke(&host, None).await;
+            report.unwrap_or_else(|failed| panic!("{}: {}", host.name, failed.failure));
+            let tar = std::fs::read(store.folder.path().join("AB.tar")).expect("a tar");
+            assert!(tar == expected, "{}: the tar is another", host.name);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_says_nothing_about_framing_gets_no_identity_body_without_a_length() {
+    let store = Store::start().await;
+    for form in [SourceForm::Chunked] {
+        let source = FaultySource::in_forms(|range| body_of(range, LINES), move |_| form).await;
+        let setup = Setup {
+            ignores_framing: true,
+            ..Setup::new(source.url(), store.address)
+        };
+        for host in every_host(&setup).await {
+            let failed = store.invoke(&host, None).await.expect_err("refused");
+            let failure = failed.failure;
+            assert_eq!(failure.kind, FailureKind::RangeInvalid, "{failure}");
+            assert!(failure.retryable, "{failure}");
+            let unknown =
+                "its body has no Content-Length, so this host cannot tell whether it is complete";
+            assert!(failure.message.contains(unknown), "{failure}");
+            let hint = "; request gzip (SOURCE_ENCODING=gzip)";
+            let has_hint = failure.message.contains(hint);
+            assert_eq!(has_hint, form == SourceForm::Chunked, "{failure}");
+        }
+        let source = FaultySource::in_forms(|range| body_of(range, LINES), move |_| form).await;
+        let setup = Setup::new(source.url(), store.address);
+        for host in every_host(&setup).await {
+            if host.checks_framing() {
+                store.invoke(&host, None).await.expect("stored");
+            }
         }
     }
 }

@@ -67,6 +67,55 @@ pub(crate) enum SourceFault {
     Brotli,
     /// A redirect to another host.
     Redirect,
+    /// 200 with the first lines of the body and a `Content-Range`.
+    ContentRange,
+    /// Two values of `Content-Length`, which differ.
+    ContentLengths,
+    /// The body without its last lines, cut after a line. Only the end of the connection ends it.
+    UnframedAfterLine,
+    /// The body without the last digit of its last count. HTTP/1.0, so only the end of the
+    /// connection ends it.
+    UnframedInsideCount,
+    /// The whole body, but only the end of the connection ends it.
+    Unframed,
+    /// The whole body in HTTP/1.0, but only the end of the connection ends it.
+    UnframedHttp10,
+    /// Half of a gzip body. Only the end of the connection ends it.
+    UnframedGzipCut,
+    /// The body without its last lines. Only the end of the connection ends it, but it has the
+    /// `Content-MD5` of the whole body.
+    UnframedMd5,
+    /// The `Content-MD5` of another body.
+    Md5Wrong,
+    /// The same, of a gzip body.
+    Md5WrongGzip,
+    /// A `Content-MD5` that is no MD5.
+    Md5Malformed,
+}
+
+/// A form of a source's response that carries the whole body. No retry is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum SourceForm {
+    /// Identity with a `Content-Length`.
+    Plain,
+    /// In chunks.
+    Chunked,
+    /// gzip with a `Content-Length`, and this name of the encoding.
+    Gzip(&'static str),
+    /// gzip in chunks.
+    GzipChunked,
+    /// gzip that only the end of the connection ends.
+    GzipUnframed,
+    /// The same, in HTTP/1.0.
+    GzipUnframedHttp10,
+    /// The right `Content-MD5`.
+    Md5,
+    /// The right `Content-MD5` of a body in chunks.
+    Md5Chunked,
+    /// The right `Content-MD5` of a body that only the end of the connection ends.
+    Md5Unframed,
+    /// gzip with the right `Content-MD5` of the decoded body.
+    Md5Gzip,
 }
 
 /// A fault in a store's response to a PUT.
@@ -110,6 +159,12 @@ impl Faults {
         *attempts
     }
 
+    /// Starts to count the attempts at ranges again.
+    pub(crate) fn forget_range_attempts(&self) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.range_attempts.clear();
+    }
+
     /// Counts a PUT of `prefix` and returns the number of the attempt, from 1.
     pub(crate) fn put_attempt(&self, prefix: Prefix) -> u32 {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,7 +193,7 @@ impl Faults {
 }
 
 /// The faults for a soak test: those that end the attempt at once.
-const QUICK_SOURCE_FAULTS: [SourceFault; 22] = [
+const QUICK_SOURCE_FAULTS: [SourceFault; 32] = [
     SourceFault::Closed,
     SourceFault::ResetAt(0),
     SourceFault::ResetAt(40),
@@ -161,6 +216,16 @@ const QUICK_SOURCE_FAULTS: [SourceFault; 22] = [
     SourceFault::GzipDamaged,
     SourceFault::GzipCut,
     SourceFault::ChunkedGarbage,
+    SourceFault::ContentRange,
+    SourceFault::ContentLengths,
+    SourceFault::UnframedAfterLine,
+    SourceFault::UnframedInsideCount,
+    SourceFault::Unframed,
+    SourceFault::UnframedGzipCut,
+    SourceFault::UnframedMd5,
+    SourceFault::Md5Wrong,
+    SourceFault::Md5WrongGzip,
+    SourceFault::Md5Malformed,
 ];
 
 /// Picks the fault for an attempt at a range. `per_mille` of 1,000 attempts get one.

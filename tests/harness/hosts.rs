@@ -12,7 +12,7 @@ use orchestrator::host::remote::{ComponentUrl, RemoteHost};
 use orchestrator::origin::Origin;
 use prefix_tar::limits::LINEAR_MEMORY_BYTES_MAX;
 use prefix_tar::protocol::configuration::{
-    INVOKE_TOKEN_SHA256, SOURCE_ENCODING, SOURCE_URL, UPLOAD_AUTHORITIES,
+    HOST_CHECKS_FRAMING, INVOKE_TOKEN_SHA256, SOURCE_ENCODING, SOURCE_URL, UPLOAD_AUTHORITIES,
 };
 use prefix_tar::protocol::source::SourceUrl;
 use prefix_tar::protocol::token::Token;
@@ -37,6 +37,9 @@ pub(crate) struct Setup {
     pub(crate) store_in_manifest: SocketAddr,
     /// Whether invocations carry another token than the component accepts.
     pub(crate) has_wrong_token: bool,
+    /// Whether the component must not rely on what the embedded host says about framing. No other
+    /// host says anything.
+    pub(crate) ignores_framing: bool,
 }
 
 impl Setup {
@@ -48,14 +51,19 @@ impl Setup {
             store_in_manifest: store,
             linear_memory_bytes_max: LINEAR_MEMORY_BYTES_MAX,
             has_wrong_token: false,
+            ignores_framing: false,
         }
     }
 
     fn environment(&self) -> Vec<(String, String)> {
-        vec![
+        let mut environment = vec![
             (SOURCE_URL.to_owned(), self.source.to_string()),
             (SOURCE_ENCODING.to_owned(), "identity".to_owned()),
-        ]
+        ];
+        if self.ignores_framing {
+            environment.push((HOST_CHECKS_FRAMING.to_owned(), "false".to_owned()));
+        }
+        environment
     }
 
     /// The component's environment on a host that runs as its own program.
@@ -143,6 +151,14 @@ enum HostProcess {
 }
 
 impl RunningHost {
+    /// Whether the host tells the component how bodies are framed.
+    pub(crate) const fn checks_framing(&self) -> bool {
+        matches!(
+            self.process,
+            HostProcess::Embedded | HostProcess::Server { .. }
+        )
+    }
+
     /// The sum of the peak memory of the host's processes, in bytes. `None` if the host runs in the
     /// test's process.
     pub(crate) fn process_peak_bytes(&self) -> Option<u64> {

@@ -18,7 +18,9 @@ use http_body_util::{BodyExt as _, Full};
 use memory::MemoryBound;
 use outbound::{ClientPool, PooledClient};
 use prefix_tar::limits::LINEAR_MEMORY_BYTES_MAX;
-use prefix_tar::protocol::configuration::{INVOKE_TOKEN_SHA256, UPLOAD_AUTHORITIES};
+use prefix_tar::protocol::configuration::{
+    HOST_CHECKS_FRAMING, INVOKE_TOKEN_SHA256, UPLOAD_AUTHORITIES,
+};
 use prefix_tar::protocol::failure::{Failure, FailureKind};
 use prefix_tar::protocol::job::{JOB_CONTENT_TYPE, Job};
 use prefix_tar::protocol::report::Report;
@@ -51,7 +53,8 @@ pub struct EmbeddedSettings {
     pub component: Vec<u8>,
     /// Where compiled code is cached between runs.
     pub cache: CompiledCache,
-    /// The component's environment. The host adds the token's digest and the upload authorities.
+    /// The component's environment. The host adds what it does about framing, the token's digest and
+    /// the upload authorities.
     pub environment: Vec<(String, String)>,
     /// The origins that the component may reach, besides those that uploads are permitted to.
     pub origins: Vec<Origin>,
@@ -115,6 +118,7 @@ impl EmbeddedHost {
 
     fn store(&self, client: PooledClient, log: MemoryOutputPipe) -> Store<InvocationState> {
         let wasi = WasiCtx::builder()
+            .env(HOST_CHECKS_FRAMING, "true")
             .envs(&self.environment)
             .env(INVOKE_TOKEN_SHA256, self.token.digest().to_string())
             .env(UPLOAD_AUTHORITIES, self.upload_authorities.join(","))

@@ -2,25 +2,28 @@
 
 use super::Fetched;
 use crate::engine::chunk_pool::{BodyBytes, ChunkPool};
+use crate::engine::content_md5::{ContentMd5, Md5Check};
 use crate::engine::duplicate_detector::DuplicateDetector;
+use crate::engine::head::{BodyEnd, Head, HeadFault};
 use crate::engine::inflate;
 use crate::engine::range_body::RangeCheck;
 use crate::limits::{
-    BETWEEN_BYTES_TIMEOUT, CHUNK_BYTES, CONNECT_TIMEOUT, ETAG_BYTES_MAX, FIRST_BYTE_TIMEOUT,
-    RANGE_BYTES_MAX, RANGE_WIRE_BYTES_MAX, READ_BYTES_MAX, REQUEST_TIME_MAX,
+    BETWEEN_BYTES_TIMEOUT, CHUNK_BYTES, CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, RANGE_BYTES_MAX,
+    RANGE_WIRE_BYTES_MAX, READ_BYTES_MAX, REQUEST_TIME_MAX,
 };
+use crate::protocol::configuration::{Configuration, UNFRAMED};
 use crate::protocol::failure::{Failure, FailureKind};
 use crate::protocol::prefix::RangeName;
 use crate::protocol::source::{Encoding, SourceUrl};
 use crate::protocol::store_answer::is_transient_status;
 use crate::shell::incoming::BodyReader;
 use crate::shell::outgoing::{
-    Peer, PendingResponse, Target, Timeouts, header, parsed_retry_after, request, transport_failure,
+    Peer, PendingResponse, Target, Timeouts, parsed_retry_after, request, transport_failure,
 };
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 use wasi::http::outgoing_handler;
 use wasi::http::types::{ErrorCode, Fields, IncomingResponse, Method};
 
@@ -39,6 +42,8 @@ const UNKNOWN_LENGTH_ROOM_BYTES: usize = 2 * CHUNK_BYTES;
 /// Requests ranges from the source.
 pub(super) struct RangeClient {
     source: SourceUrl,
+    encoding: Encoding,
+    host_checks_framing: bool,
     headers: Fields,
     /// What each failure message begins with.
     operation: String,
@@ -64,20 +69,9 @@ impl From<Failure> for FailedAttempt {
     }
 }
 
-/// The parts of a response's head that matter.
-struct Head {
-    content_length: Option<usize>,
-    is_gzip: bool,
-    etag: String,
-    modified_seconds: u64,
-}
-
 impl RangeClient {
-    pub(super) fn new(
-        source: &SourceUrl,
-        encoding: Encoding,
-        pool: Rc<ChunkPool>,
-    ) -> Result<Self, Failure> {
+    pub(super) fn new(configuration: &Configuration, pool: Rc<ChunkPool>) -> Result<Self, Failure> {
+        let (source, encoding) = (&configuration.source, configuration.encoding);
         let agent = concat!("prefix-tar/", env!("CARGO_PKG_VERSION"));
         let headers = [
             ("user-agent", agent),
@@ -91,6 +85,8 @@ impl RangeClient {
         })?;
         Ok(Self {
             source: source.clone(),
+            encoding,
+            host_checks_framing: configuration.host_checks_framing,
             headers,
             operation: format!("GET from {source}"),
             pool,
@@ -112,6 +108,9 @@ impl RangeClient {
     pub(super) async fn get(&self, range: RangeName) -> Result<Fetched, FailedAttempt> {
         let response = self.send(range).await?;
         let head = self.read_head(&response)?;
+        if !head.is_gzip {
+            self.check_framing(&head, &response)?;
+        }
         let received = self
             .read_body(&response, range, head.content_length)
             .await?;
@@ -120,7 +119,7 @@ impl RangeClient {
         } else {
             received
         };
-        let hashes = self.check(&body)?;
+        let hashes = self.check(&body, head.content_md5)?;
         self.check_not_duplicate(range, &body)?;
         Ok(Fetched {
             range,
@@ -155,34 +154,25 @@ impl RangeClient {
             return Err(self.status_failure(status, response));
         }
         let headers = response.headers();
-        let content_length = header(&headers, "content-length")
-            .and_then(|text| text.parse::<u64>().ok())
-            .map(usize::try_from);
-        let content_length = match content_length {
-            None => None,
-            Some(Ok(bytes)) if bytes <= RANGE_WIRE_BYTES_MAX => Some(bytes),
-            Some(_) => return Err(self.too_large().into()),
+        Head::read(|name| headers.get(&name.to_owned())).map_err(|fault| match fault {
+            HeadFault::TooLarge => self.too_large().into(),
+            fault => self.invalid_range(fault).into(),
+        })
+    }
+
+    /// Checks that something shows whether a body is complete, apart from its encoding.
+    fn check_framing(&self, head: &Head, response: &IncomingResponse) -> Result<(), Failure> {
+        let end = || match self.host_checks_framing {
+            false => BodyEnd::Unknown,
+            true if response.headers().has(&UNFRAMED.to_owned()) => BodyEnd::Connection,
+            true => BodyEnd::Marked,
         };
-        let is_gzip = match header(&headers, "content-encoding").as_deref() {
-            None | Some("" | "identity") => false,
-            Some("gzip" | "x-gzip") => true,
-            Some(_) => {
-                let fault = "its content-encoding was not requested";
-                return Err(self.invalid_range(fault).into());
-            }
-        };
-        let etag = header(&headers, "etag")
-            .filter(|etag| etag.len() <= ETAG_BYTES_MAX)
-            .unwrap_or_default();
-        let modified_seconds = header(&headers, "last-modified")
-            .and_then(|text| httpdate::parse_http_date(&text).ok())
-            .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
-            .map_or(0, |since| since.as_secs());
-        Ok(Head {
-            content_length,
-            is_gzip,
-            etag,
-            modified_seconds,
+        head.check_framing(end).map_err(|fault| {
+            let hint = match self.encoding {
+                Encoding::Identity if !head.is_gzip => "; request gzip (SOURCE_ENCODING=gzip)",
+                _ => "",
+            };
+            self.invalid_range(format_args!("{fault}{hint}"))
         })
     }
 
@@ -198,7 +188,9 @@ impl RangeClient {
         loop {
             let expected = match content_length {
                 Some(length) => length.saturating_sub(body.len()),
-                None if body.room() == 0 => UNKNOWN_LENGTH_ROOM_BYTES,
+                None if body.room() == 0 => {
+                    UNKNOWN_LENGTH_ROOM_BYTES.min(RANGE_WIRE_BYTES_MAX - body.len())
+                }
                 None => 0,
             };
             body.make_room(expected).await;
@@ -232,13 +224,23 @@ impl RangeClient {
         Ok(decoded)
     }
 
-    /// Validates the body and counts its lines.
-    fn check(&self, body: &BodyBytes) -> Result<u64, Failure> {
-        let mut check = RangeCheck::new();
-        body.pieces()
-            .try_for_each(|piece| check.push(piece))
-            .and_then(|()| check.finish())
-            .map_err(|error| self.invalid_range(error))
+    /// Validates the body, compares it with its MD5 if there is one, and counts its lines.
+    fn check(&self, body: &BodyBytes, stated: Option<ContentMd5>) -> Result<u64, Failure> {
+        let mut lines = RangeCheck::new();
+        let mut md5 = stated.map(Md5Check::new);
+        for piece in body.pieces() {
+            lines
+                .push(piece)
+                .map_err(|error| self.invalid_range(error))?;
+            if let Some(md5) = &mut md5 {
+                md5.push(piece);
+            }
+        }
+        let hashes = lines.finish().map_err(|error| self.invalid_range(error))?;
+        match md5.is_none_or(Md5Check::matches) {
+            true => Ok(hashes),
+            false => Err(self.invalid_range("its body does not match its Content-MD5")),
+        }
     }
 
     fn check_not_duplicate(&self, range: RangeName, body: &BodyBytes) -> Result<(), Failure> {

@@ -5,6 +5,7 @@
 
 mod bodies;
 mod errors;
+mod framing;
 
 use crate::host::timed_body::TimedBody;
 use crate::origin::{InProcessServer, Origin};
@@ -210,6 +211,7 @@ async fn send(
             .await
             .map_err(|_| Error::ConnectionReadTimeout)?
             .map_err(|error| error_of_client(&error))?;
+    let response = framing::marked(response);
     Ok(response.map(|body| {
         TimedBody::new(body, between_bytes)
             .map_err(|lost| error_of_body(&lost))
