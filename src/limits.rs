@@ -74,6 +74,10 @@ pub const READ_BYTES_MAX: usize = 64 * KIB;
 /// The inflater's window and state. Only one exists at a time.
 pub const INFLATE_BYTES_MAX: usize = 64 * KIB;
 
+/// Decoded at a time beyond the room for a gzip body, to learn the size of all its members. It is
+/// on the stack.
+pub const INFLATE_DISCARDED_BYTES: usize = KIB;
+
 /// A range's ETag in the report; a longer one is omitted. Cloudflare's have 36 characters.
 pub const ETAG_BYTES_MAX: usize = 64;
 

@@ -128,6 +128,11 @@ impl BodyBytes {
         self.len == 0
     }
 
+    /// Removes the bytes and keeps their room.
+    pub const fn clear(&mut self) {
+        self.len = 0;
+    }
+
     /// Bytes that can be appended without making room.
     pub fn room(&self) -> usize {
         self.chunks.len() * CHUNK_BYTES - self.len

@@ -164,12 +164,13 @@ async fn on_every_host_an_invocation_that_dies_in_mid_upload_leaves_no_object() 
 }
 
 /// Answers that carry a part of a range, or a whole range that nothing shows to be whole.
-const PARTS: [SourceFault; 8] = [
+const PARTS: [SourceFault; 9] = [
     SourceFault::UnframedAfterLine,
     SourceFault::UnframedInsideCount,
     SourceFault::Unframed,
     SourceFault::UnframedHttp10,
     SourceFault::UnframedGzipCut,
+    SourceFault::UnframedGzipMembers,
     SourceFault::UnframedMd5,
     SourceFault::ContentRange,
     SourceFault::Md5Wrong,
@@ -226,13 +227,15 @@ async fn on_every_host_no_part_of_a_range_gets_into_a_tar() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_every_host_a_body_that_is_whole_is_accepted() {
-    const FORMS: [SourceForm; 6] = [
+    const FORMS: [SourceForm; 8] = [
         SourceForm::Gzip("GZIP"),
         SourceForm::GzipChunked,
         SourceForm::GzipUnframed,
+        SourceForm::GzipMembers,
         SourceForm::Md5Chunked,
         SourceForm::Md5Unframed,
         SourceForm::Md5Gzip,
+        SourceForm::Md5GzipMembersUnframed,
     ];
     let form_of = |range: RangeName| FORMS[usize::from(range.index()) % FORMS.len()];
     let bodies = |range| body_of(range, COUNTS_OF_TWO_DIGITS);
@@ -256,7 +259,7 @@ async fn on_every_host_a_body_that_is_whole_is_accepted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_says_nothing_about_framing_gets_no_identity_body_without_a_length() {
     let store = Store::start().await;
-    for form in [SourceForm::Chunked] {
+    for form in [SourceForm::Chunked, SourceForm::GzipMembersChunked] {
         let source = FaultySource::in_forms(|range| body_of(range, LINES), move |_| form).await;
         let setup = Setup {
             ignores_framing: true,

@@ -4,9 +4,12 @@
 use crate::harness::faults::{SourceFault, SourceForm};
 use crate::harness::faulty_source::{FaultySource, body_of};
 use crate::harness::program::measured;
+use crate::harness::source::valid_body;
 use crate::harness::{Fixture, default_fixture, expected_tar, prefix};
 use futures::StreamExt as _;
-use prefix_tar::limits::{RANGE_ATTEMPTS_MAX, RETRY_AFTER_MAX};
+use prefix_tar::limits::{
+    LINEAR_MEMORY_BYTES_MAX, RANGE_ATTEMPTS_MAX, RANGE_BYTES_MAX, RETRY_AFTER_MAX, WINDOW_MAX,
+};
 use prefix_tar::protocol::failure::{Failure, FailureKind};
 use prefix_tar::protocol::prefix::RangeName;
 use std::time::Instant;
@@ -28,7 +31,7 @@ fn at_first_attempts(fault: SourceFault) -> impl Fn(RangeName, u32) -> Option<So
 }
 
 /// Faults that a retry overcomes.
-const TRANSIENT: [SourceFault; 41] = [
+const TRANSIENT: [SourceFault; 42] = [
     SourceFault::Closed,
     SourceFault::ResetAt(0),
     SourceFault::ResetAt(50),
@@ -66,6 +69,7 @@ const TRANSIENT: [SourceFault; 41] = [
     SourceFault::Unframed,
     SourceFault::UnframedHttp10,
     SourceFault::UnframedGzipCut,
+    SourceFault::UnframedGzipMembers,
     SourceFault::UnframedMd5,
     SourceFault::Md5Wrong,
     SourceFault::Md5WrongGzip,
@@ -103,7 +107,7 @@ async fn assert_transient(fault: SourceFault) {
 }
 
 /// Every form of a whole body.
-const FORMS: [SourceForm; 13] = [
+const FORMS: [SourceForm; 16] = [
     SourceForm::Plain,
     SourceForm::Chunked,
     SourceForm::Gzip("gzip"),
@@ -113,10 +117,13 @@ const FORMS: [SourceForm; 13] = [
     SourceForm::GzipChunked,
     SourceForm::GzipUnframed,
     SourceForm::GzipUnframedHttp10,
+    SourceForm::GzipMembers,
+    SourceForm::GzipMembersChunked,
     SourceForm::Md5,
     SourceForm::Md5Chunked,
     SourceForm::Md5Unframed,
     SourceForm::Md5Gzip,
+    SourceForm::Md5GzipMembersUnframed,
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,6 +136,19 @@ async fn a_whole_body_is_accepted_in_every_form() {
     // A request may be sent on a connection that its server has just closed, and lost.
     assert!(report.retries < 40, "{} retries", report.retries);
     assert!(fixture.tar("AB") == expected_tar("AB", |range| body_of(range, LINES)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_memory_suffices_for_members_of_the_largest_size() {
+    let large = |range| valid_body(range, RANGE_BYTES_MAX).to_vec();
+    let source = FaultySource::in_forms(large, |_| SourceForm::GzipMembersChunked).await;
+    let fixture = default_fixture(source.url()).await;
+    let mut job = fixture.job(prefix("AB")).await;
+    job.window = Some(WINDOW_MAX);
+    let report = fixture.invoke(job).await.expect("stored");
+    assert_eq!(report.retries, 0);
+    assert!(report.linear_memory_peak <= LINEAR_MEMORY_BYTES_MAX as u64);
+    assert!(fixture.tar("AB") == expected_tar("AB", large));
 }
 
 /// Mirrors a prefix whose range AB123 always has this fault, and expects a failure.
@@ -154,7 +174,7 @@ async fn always(fault: SourceFault) -> (Failure, u64, Fixture) {
 const ATTEMPTS_MAX: u64 = RANGE_ATTEMPTS_MAX as u64;
 
 /// Persistent faults: the requests that meet each, the failure's kind, and a part of its message.
-const PERSISTENT: [(SourceFault, u64, FailureKind, &str); 32] = [
+const PERSISTENT: [(SourceFault, u64, FailureKind, &str); 33] = [
     (
         SourceFault::Closed,
         ATTEMPTS_MAX,
@@ -237,13 +257,13 @@ const PERSISTENT: [(SourceFault, u64, FailureKind, &str); 32] = [
         SourceFault::GzipCut,
         ATTEMPTS_MAX,
         FailureKind::RangeInvalid,
-        "the gzip body ",
+        "the gzip body is damaged or cut off",
     ),
     (
         SourceFault::GzipBomb,
         ATTEMPTS_MAX,
         FailureKind::RangeInvalid,
-        "the gzip body is damaged or cut off",
+        "the gzip body decodes to more than 262144 bytes",
     ),
     (
         SourceFault::ContentRange,
@@ -285,7 +305,13 @@ const PERSISTENT: [(SourceFault, u64, FailureKind, &str); 32] = [
         SourceFault::UnframedGzipCut,
         ATTEMPTS_MAX,
         FailureKind::RangeInvalid,
-        "the gzip body ",
+        "the gzip body is damaged or cut off",
+    ),
+    (
+        SourceFault::UnframedGzipMembers,
+        ATTEMPTS_MAX,
+        FailureKind::RangeInvalid,
+        "its body has neither a Content-Length nor chunks, so it may have been cut off",
     ),
     (
         SourceFault::UnframedMd5,

@@ -82,6 +82,8 @@ pub(crate) enum SourceFault {
     UnframedHttp10,
     /// Half of a gzip body. Only the end of the connection ends it.
     UnframedGzipCut,
+    /// A gzip body of several members. Only the end of the connection ends it.
+    UnframedGzipMembers,
     /// The body without its last lines. Only the end of the connection ends it, but it has the
     /// `Content-MD5` of the whole body.
     UnframedMd5,
@@ -108,6 +110,10 @@ pub(crate) enum SourceForm {
     GzipUnframed,
     /// The same, in HTTP/1.0.
     GzipUnframedHttp10,
+    /// gzip of several members, with a `Content-Length`.
+    GzipMembers,
+    /// gzip of several members, in chunks.
+    GzipMembersChunked,
     /// The right `Content-MD5`.
     Md5,
     /// The right `Content-MD5` of a body in chunks.
@@ -116,6 +122,8 @@ pub(crate) enum SourceForm {
     Md5Unframed,
     /// gzip with the right `Content-MD5` of the decoded body.
     Md5Gzip,
+    /// gzip of several members with the right `Content-MD5`. Only the end of the connection ends it.
+    Md5GzipMembersUnframed,
 }
 
 /// A fault in a store's response to a PUT.
@@ -193,7 +201,7 @@ impl Faults {
 }
 
 /// The faults for a soak test: those that end the attempt at once.
-const QUICK_SOURCE_FAULTS: [SourceFault; 32] = [
+const QUICK_SOURCE_FAULTS: [SourceFault; 33] = [
     SourceFault::Closed,
     SourceFault::ResetAt(0),
     SourceFault::ResetAt(40),
@@ -222,6 +230,7 @@ const QUICK_SOURCE_FAULTS: [SourceFault; 32] = [
     SourceFault::UnframedInsideCount,
     SourceFault::Unframed,
     SourceFault::UnframedGzipCut,
+    SourceFault::UnframedGzipMembers,
     SourceFault::UnframedMd5,
     SourceFault::Md5Wrong,
     SourceFault::Md5WrongGzip,

@@ -5,7 +5,7 @@ use crate::engine::chunk_pool::{BodyBytes, ChunkPool};
 use crate::engine::content_md5::{ContentMd5, Md5Check};
 use crate::engine::duplicate_detector::DuplicateDetector;
 use crate::engine::head::{BodyEnd, Head, HeadFault};
-use crate::engine::inflate;
+use crate::engine::inflate::{Members, inflate};
 use crate::engine::range_body::RangeCheck;
 use crate::limits::{
     BETWEEN_BYTES_TIMEOUT, CHUNK_BYTES, CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, RANGE_BYTES_MAX,
@@ -115,7 +115,12 @@ impl RangeClient {
             .read_body(&response, range, head.content_length)
             .await?;
         let body = if head.is_gzip {
-            self.inflate(received, range).await?
+            let (decoded, members) = self.inflate(received, range).await?;
+            // The trailer of a single member shows that it is complete.
+            if members == Members::Several {
+                self.check_framing(&head, &response)?;
+            }
+            decoded
         } else {
             received
         };
@@ -215,13 +220,15 @@ impl RangeClient {
         }
     }
 
-    async fn inflate(&self, received: BodyBytes, range: RangeName) -> Result<BodyBytes, Failure> {
-        let failure = |error| self.invalid_range(error);
-        let stated = inflate::stated_bytes(&received).map_err(failure)?;
+    async fn inflate(
+        &self,
+        received: BodyBytes,
+        range: RangeName,
+    ) -> Result<(BodyBytes, Members), Failure> {
         let mut decoded = BodyBytes::new(&self.pool, range.index());
-        decoded.make_room(stated).await;
-        inflate::inflate(&received, &mut decoded).map_err(failure)?;
-        Ok(decoded)
+        let members = inflate(&received, &mut decoded).await;
+        let members = members.map_err(|error| self.invalid_range(error))?;
+        Ok((decoded, members))
     }
 
     /// Validates the body, compares it with its MD5 if there is one, and counts its lines.

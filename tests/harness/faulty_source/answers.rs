@@ -46,6 +46,8 @@ pub(super) fn whole(form: SourceForm, body: &[u8]) -> (Vec<u8>, bool) {
         SourceForm::Chunked => chunked(GOOD_HEADERS, body),
         SourceForm::Gzip(name) => with_body(200, &encoded(name), &gzip(body)),
         SourceForm::GzipChunked => chunked(&encoded("gzip"), &gzip(body)),
+        SourceForm::GzipMembers => with_body(200, &encoded("gzip"), &gzip_members(body)),
+        SourceForm::GzipMembersChunked => chunked(&encoded("gzip"), &gzip_members(body)),
         SourceForm::Md5 => with_body(200, &digested(GOOD_HEADERS), body),
         SourceForm::Md5Chunked => chunked(&digested(GOOD_HEADERS), body),
         SourceForm::Md5Gzip => with_body(200, &digested(&encoded("gzip")), &gzip(body)),
@@ -54,6 +56,10 @@ pub(super) fn whole(form: SourceForm, body: &[u8]) -> (Vec<u8>, bool) {
             return (unframed("1.0", &encoded("gzip"), &gzip(body)), true);
         }
         SourceForm::Md5Unframed => return (unframed("1.1", &digested(GOOD_HEADERS), body), true),
+        SourceForm::Md5GzipMembersUnframed => {
+            let headers = digested(&encoded("gzip"));
+            return (unframed("1.0", &headers, &gzip_members(body)), true);
+        }
     };
     (answer, false)
 }
@@ -76,6 +82,13 @@ fn after_line(body: &[u8]) -> &[u8] {
     let kept = &body[..body.len() - body.len() / 3];
     let line_end = kept.windows(2).rposition(|pair| pair == b"\r\n");
     &kept[..line_end.expect("a line end") + 2]
+}
+
+/// The body in gzip of three members. The first ends after a line, the second inside one.
+fn gzip_members(body: &[u8]) -> Vec<u8> {
+    let (first, rest) = body.split_at(after_line(body).len());
+    let (second, third) = rest.split_at(rest.len() / 2);
+    [first, second, third].map(gzip).concat()
 }
 
 fn gzip(body: &[u8]) -> Vec<u8> {
@@ -170,6 +183,7 @@ fn wrongly_unframed(fault: SourceFault, body: &[u8]) -> Vec<u8> {
             let whole = gzip(body);
             unframed("1.1", &encoded, &whole[..whole.len() / 2])
         }
+        SourceFault::UnframedGzipMembers => unframed("1.1", &encoded, &gzip_members(body)),
         SourceFault::UnframedMd5 => {
             let headers = format!("{GOOD_HEADERS}{}", content_md5(body));
             unframed("1.1", &headers, after_line(body))
@@ -242,6 +256,7 @@ pub(super) fn wrong(fault: SourceFault, body: &[u8]) -> (Vec<u8>, bool) {
         | SourceFault::Unframed
         | SourceFault::UnframedHttp10
         | SourceFault::UnframedGzipCut
+        | SourceFault::UnframedGzipMembers
         | SourceFault::UnframedMd5 => return (wrongly_unframed(fault, body), true),
         SourceFault::Closed
         | SourceFault::ResetAt(_)
