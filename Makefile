@@ -4,7 +4,7 @@ TARGET := wasm32-wasip2
 CARGO := cargo
 
 FUZZ_SECONDS ?= 300
-FUZZ_TARGETS := range_check inflate job signature range_request tar_check archive_json
+FUZZ_TARGETS := range_check inflate job report signature range_request tar_check archive_json
 
 SCHEMAS := run-event component-event report manifest
 
