@@ -11,8 +11,10 @@ pub(crate) mod hosts;
 pub(crate) mod latency;
 pub(crate) mod nginx;
 pub(crate) mod program;
+pub(crate) mod relay;
 pub(crate) mod source;
 pub(crate) mod store_program;
+pub(crate) mod tls_server;
 
 use bytes::Bytes;
 use emulator::Emulator;
@@ -27,7 +29,7 @@ use orchestrator::destination::folder::FolderDestination;
 use orchestrator::gcs::options::ObjectOptions;
 use orchestrator::generate::GeneratorConfig;
 use orchestrator::host::embedded::{EmbeddedHost, EmbeddedSettings};
-use orchestrator::host::{Host as _, InvocationProgress};
+use orchestrator::host::{Host, InvocationProgress};
 use orchestrator::origin::Origin;
 use orchestrator::run::dispatch::DispatchSettings;
 use orchestrator::run::event::RUN_EVENTS_MAX;
@@ -126,9 +128,18 @@ pub(crate) async fn run_behind(
 
 /// Runs `config` into a destination that is already open.
 pub(crate) async fn run_into(config: RunConfig, destination: Arc<dyn Destination>) -> FinishedRun {
+    let host = config.open_host().await.expect("a host");
+    run_on(config, destination, host).await
+}
+
+/// Runs `config` into a destination that is already open, on a host of the test's own.
+pub(crate) async fn run_on(
+    config: RunConfig,
+    destination: Arc<dyn Destination>,
+    host: Box<dyn Host>,
+) -> FinishedRun {
     let (sender, mut events) = tokio::sync::mpsc::channel(RUN_EVENTS_MAX);
     let drained = tokio::spawn(async move { while events.recv().await.is_some() {} });
-    let host = config.open_host().await.expect("a host");
     let run = config
         .run_with(destination, host, Shutdown::default(), sender)
         .await

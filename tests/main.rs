@@ -8,6 +8,7 @@
 //! - `memory`: the component stays within its memory cap, and oversized ranges fail cleanly.
 //! - `death`: an invocation that dies leaves nothing behind.
 //! - `source_faults`: a faulty source is retried, or the failure names it.
+//! - `dead_connections`: a connection that dies silently costs a run seconds, and no attempt.
 //! - `store_faults`: a failed upload is retried, unless the store already has the object or denies
 //!   access.
 //! - `resume`: a killed run resumes where it stopped.
@@ -39,6 +40,7 @@ mod cases {
     mod command_line;
     mod credentials;
     mod damage;
+    mod dead_connections;
     mod death;
     mod deploy;
     mod door;

@@ -1,25 +1,157 @@
-//! The HTTP client for requests with small bodies, with a connection pool and optional TLS.
+//! [`ReplaceableClient`]: an HTTP client whose connections are abandoned when a request goes
+//! unanswered.
+//!
+//! An HTTP/1.1 connection is dropped with its request, but others in the pool may be just as dead.
+//! An HTTP/2 connection stays in the pool: every retry would wait on it in vain.
 
+use crate::liveness::Liveness;
+use crate::tls;
 use bytes::Bytes;
+use http::{Request, Response};
 use http_body_util::Full;
+use hyper::body::{Body, Incoming};
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, Error};
+use hyper_util::client::legacy::{Builder, Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::fmt;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A client whose request bodies are in memory.
-pub(crate) type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+pub(crate) type HttpClient = ReplaceableClient<Full<Bytes>>;
+
+/// What the client can send as a request's body.
+pub(crate) trait RequestBody:
+    Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static
+{
+}
+
+impl<B> RequestBody for B where
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + Unpin
+        + 'static
+{
+}
+
+/// One client with its connection pool.
+type Pool<B> = Client<HttpsConnector<HttpConnector>, B>;
+
+/// An HTTP client that can be replaced, with its pool, by one without connections.
+pub(crate) struct ReplaceableClient<B: RequestBody>(Arc<Shared<B>>);
+
+struct Shared<B: RequestBody> {
+    builder: Builder,
+    connector: HttpsConnector<HttpConnector>,
+    current: Mutex<Arc<Pool<B>>>,
+}
+
+impl<B: RequestBody> ReplaceableClient<B> {
+    /// A client that connects with `connector`. `builder` must have a timer.
+    pub(crate) fn new(builder: Builder, connector: HttpsConnector<HttpConnector>) -> Self {
+        let current = Mutex::new(Arc::new(builder.build(connector.clone())));
+        Self(Arc::new(Shared {
+            builder,
+            connector,
+            current,
+        }))
+    }
+
+    /// Leases the current pool, for one request.
+    pub(crate) fn lease(&self) -> Lease<B> {
+        let current = self.0.lock();
+        Lease {
+            pool: Arc::clone(&current),
+            shared: Arc::clone(&self.0),
+        }
+    }
+}
+
+impl<B: RequestBody> Clone for ReplaceableClient<B> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<B: RequestBody> fmt::Debug for ReplaceableClient<B> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("ReplaceableClient")
+    }
+}
+
+impl<B: RequestBody> Shared<B> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Arc<Pool<B>>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A pool, leased for one request.
+pub(crate) struct Lease<B: RequestBody> {
+    pool: Arc<Pool<B>>,
+    shared: Arc<Shared<B>>,
+}
+
+impl<B: RequestBody> Lease<B> {
+    /// Sends the request. If this is dropped before the response's head arrives, because of a
+    /// timeout for example, later requests use new connections.
+    pub(crate) async fn request(&self, request: Request<B>) -> Result<Response<Incoming>, Error> {
+        self.watch(self.pool.request(request)).await
+    }
+
+    /// Awaits a part of the exchange. If this is dropped before the part ends, later requests use
+    /// new connections.
+    pub(crate) async fn watch<T>(&self, part: impl Future<Output = T>) -> T {
+        let unanswered = Unanswered(self);
+        let outcome = part.await;
+        std::mem::forget(unanswered);
+        outcome
+    }
+
+    /// Makes later requests use new connections. Requests in progress keep theirs. Of all requests
+    /// that go unanswered in one pool, only the first replaces it.
+    pub(crate) fn abandon(&self) {
+        let mut current = self.shared.lock();
+        if Arc::ptr_eq(&current, &self.pool) {
+            tracing::debug!("a request went unanswered; its connections are not used again");
+            let connector = self.shared.connector.clone();
+            *current = Arc::new(self.shared.builder.build(connector));
+        }
+    }
+}
+
+/// Abandons a lease's connections when it is dropped.
+struct Unanswered<'lease, B: RequestBody>(&'lease Lease<B>);
+
+impl<B: RequestBody> Drop for Unanswered<'_, B> {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
 
 /// Creates a client that trusts the platform's certificates and, if given, a private CA.
 ///
 /// # Errors
 /// The CA file is not usable.
 pub(crate) fn new(ca_file: Option<&Path>) -> anyhow::Result<HttpClient> {
-    let connector = crate::tls::connector(ca_file)?;
-    Ok(Client::builder(TokioExecutor::new())
+    with_liveness(ca_file, &Liveness::default())
+}
+
+/// Like [`new`], with other limits for its connections.
+///
+/// # Errors
+/// The CA file is not usable.
+pub(crate) fn with_liveness(
+    ca_file: Option<&Path>,
+    liveness: &Liveness,
+) -> anyhow::Result<HttpClient> {
+    let connector = tls::connector(ca_file, liveness)?;
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder
         .pool_timer(TokioTimer::new())
-        .build(connector))
+        .timer(TokioTimer::new());
+    liveness.apply_to_http2(&mut builder);
+    Ok(ReplaceableClient::new(builder, connector))
 }
 
 /// Why a request got no response. The text never contains the request's URL, which may be signed.

@@ -22,6 +22,7 @@ mod http_client;
 pub mod http_server;
 pub mod humanize;
 pub mod invoke_token;
+pub mod liveness;
 pub mod origin;
 pub mod progress;
 pub mod range_api;

@@ -1,5 +1,6 @@
 //! Sets up TLS for all clients: the crypto provider, the trusted certificates and the connector.
 
+use crate::liveness::Liveness;
 use anyhow::Context as _;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -18,11 +19,15 @@ pub fn install_crypto_provider() {
 ///
 /// # Errors
 /// The CA file cannot be read, or holds no certificate or an invalid one.
-pub fn connector(ca_file: Option<&Path>) -> anyhow::Result<HttpsConnector<HttpConnector>> {
+pub fn connector(
+    ca_file: Option<&Path>,
+    liveness: &Liveness,
+) -> anyhow::Result<HttpsConnector<HttpConnector>> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    liveness.apply_to_sockets(&mut http);
     Ok(HttpsConnectorBuilder::new()
         .with_tls_config(client_config(ca_file)?)
         .https_or_http()

@@ -69,14 +69,15 @@ impl ComponentServer {
     }
 }
 
-fn internal_error() -> Response<AnswerBody> {
+pub(crate) fn internal_error() -> Response<AnswerBody> {
     let body = StreamBody::new(futures::stream::empty()).boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
     response
 }
 
-async fn invoke(
+/// Answers one request with the component that `host` runs.
+pub(crate) async fn invoke(
     host: Arc<EmbeddedHost>,
     request: Request<Incoming>,
     head: oneshot::Sender<Response<AnswerBody>>,

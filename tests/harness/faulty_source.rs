@@ -8,6 +8,10 @@ mod answers;
 use super::faults::{Faults, SourceFault, SourceForm};
 use super::source::listener;
 use answers::{endless, good, whole, wrong};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use prefix_tar::protocol::prefix::RangeName;
 use prefix_tar::protocol::source::SourceUrl;
 use std::io;
@@ -18,6 +22,9 @@ use tokio::net::TcpStream;
 
 /// The largest request head that the source reads, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// When every range was modified.
+const MODIFIED: &str = "Thu, 01 Jan 2026 00:00:00 GMT";
 
 type Plan = dyn Fn(RangeName, u32) -> Option<SourceFault> + Send + Sync;
 type Bodies = dyn Fn(RangeName) -> Vec<u8> + Send + Sync;
@@ -108,6 +115,16 @@ pub(crate) fn body_of(range: RangeName, lines: u64) -> Vec<u8> {
         .collect();
     // Like the real API, the body has no line end after its last line.
     text.trim_end().as_bytes().to_vec()
+}
+
+/// The answer to a request for a range, without a fault, for a server that speaks HTTP/2.
+pub(crate) fn good_answer(request: &Request<Incoming>, lines: u64) -> Response<Full<Bytes>> {
+    let name = request.uri().path().trim_start_matches("/range/");
+    let range = name.parse().expect("a range");
+    Response::builder()
+        .header("last-modified", MODIFIED)
+        .body(Full::new(body_of(range, lines).into()))
+        .expect("a response")
 }
 
 /// A client's connection.

@@ -6,8 +6,9 @@
 //!
 //! <https://cloud.google.com/iam/docs/reference/credentials/rest/v1/projects.serviceAccounts/signBlob>
 
-use super::certificates::{CA_FILE, CERTIFICATE_FILE, KEY_FILE, write};
+use super::certificates::{CA_FILE, write};
 use super::source::listener;
+use super::tls_server;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use orchestrator::http_server::HttpServer;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
+use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::path::Path;
@@ -84,7 +85,7 @@ impl Google {
         write(folder.path(), &["127.0.0.1"]);
         let listening = listener().await;
         let address = listening.local_addr().expect("an address").to_string();
-        let acceptor = tls_of(folder.path());
+        let acceptor = tls_server::acceptor(folder.path(), &[]);
         let services = tokio::spawn(serve(listening, acceptor, Arc::clone(&answers)));
         let shared = Arc::clone(&answers);
         let metadata = HttpServer::start(listener().await, move |request| {
@@ -163,18 +164,6 @@ impl Drop for Google {
     fn drop(&mut self) {
         self.services.abort();
     }
-}
-
-fn tls_of(folder: &Path) -> TlsAcceptor {
-    let certificate = CertificateDer::from_pem_file(folder.join(CERTIFICATE_FILE));
-    let key = PrivateKeyDer::from_pem_file(folder.join(KEY_FILE));
-    let configuration = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.expect("a certificate")],
-            key.expect("a key"),
-        );
-    TlsAcceptor::from(Arc::new(configuration.expect("a configuration")))
 }
 
 async fn serve(listening: TcpListener, acceptor: TlsAcceptor, answers: Arc<Answers>) {

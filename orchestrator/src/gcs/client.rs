@@ -1,15 +1,19 @@
 //! [`BucketClient`]: small signed requests to one path in a bucket. Each attempt is signed anew; transient errors are
 //! retried.
 
+mod attempt;
+
 use super::options::ObjectOptions;
 use super::path::BucketPath;
 use crate::http_client::{self, HttpClient};
+use crate::liveness::Liveness;
 use crate::origin::Origin;
 use crate::sign::{SignError, UrlSigner};
+use attempt::Attempt;
 use bytes::Bytes;
 use http::header::{CONTENT_RANGE, HeaderMap, RANGE};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use prefix_tar::engine::retry::Backoff;
 use prefix_tar::protocol::signed_url::SignedUrl;
@@ -19,6 +23,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Attempts at one request. Google recommends waits from 1 s that double:
 /// <https://cloud.google.com/storage/docs/retry-strategy>
@@ -30,11 +35,9 @@ const FIRST_WAIT_MAX: Duration = Duration::from_secs(1);
 /// The longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(16);
 
-/// One attempt, from its first byte to the last byte of its answer.
+/// One attempt, from its first byte to the last byte of its answer. It leaves time for a large
+/// answer; a connection that is dead shows earlier.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(60);
-
-/// An answer that is read into memory, in bytes: a manifest, a report or one range.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// The life of a URL that is used at once.
 const EXPIRY: Duration = Duration::from_secs(300);
@@ -133,6 +136,24 @@ struct Unsigned<'request> {
     body: Bytes,
 }
 
+/// How long a client waits for the store.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientLimits {
+    /// The longest time of one attempt.
+    pub attempt_time_max: Duration,
+    /// When its connections count as dead.
+    pub liveness: Liveness,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self {
+            attempt_time_max: ATTEMPT_TIME_MAX,
+            liveness: Liveness::default(),
+        }
+    }
+}
+
 /// Signed requests to one path in a bucket.
 #[derive(Debug)]
 pub struct BucketClient {
@@ -140,6 +161,7 @@ pub struct BucketClient {
     signer: UrlSigner,
     http: HttpClient,
     origin: Origin,
+    attempt_time_max: Duration,
 }
 
 impl BucketClient {
@@ -154,11 +176,27 @@ impl BucketClient {
     ) -> anyhow::Result<Self> {
         let origin = options.origin()?;
         let bucket = path.bucket().to_owned();
+        let signer = UrlSigner::from_environment(origin.to_string(), bucket, ca_file)?;
+        Self::with_signer(path, origin, signer, ca_file, ClientLimits::default())
+    }
+
+    /// A client for the bucket at `origin` that `signer` signs for.
+    ///
+    /// # Errors
+    /// The CA file is not usable.
+    pub fn with_signer(
+        path: BucketPath,
+        origin: Origin,
+        signer: UrlSigner,
+        ca_file: Option<&Path>,
+        limits: ClientLimits,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
-            signer: UrlSigner::from_environment(origin.to_string(), bucket, ca_file)?,
-            http: http_client::new(ca_file)?,
             path,
+            signer,
+            http: http_client::with_liveness(ca_file, &limits.liveness)?,
             origin,
+            attempt_time_max: limits.attempt_time_max,
         })
     }
 
@@ -219,11 +257,11 @@ impl BucketClient {
             body,
         };
         let attempt = || async {
-            let operation = &unsigned.operation;
-            in_time(operation, async {
-                read_whole(self.exchange(url, &unsigned).await?, operation).await
-            })
-            .await
+            let attempt = Attempt {
+                url: Some(url),
+                ..self.begin(&unsigned)
+            };
+            attempt.read(attempt.response().await?).await
         };
         retry(attempt, |answer: &Answer| answer.status).await
     }
@@ -318,26 +356,24 @@ impl BucketClient {
             body: Bytes::new(),
         };
         let attempt = || async {
-            let operation = &unsigned.operation;
-            in_time(operation, async {
-                let response = self.attempt(&unsigned).await?;
-                let status = response.status();
-                let is_whole = status == StatusCode::OK && from == 0;
-                if is_whole || begins_at(&response, from) {
-                    let (head, body) = response.into_parts();
-                    let headers = head.headers;
-                    return Ok(Ok(Download { headers, body }));
-                }
-                if status.is_success() {
-                    let message = format!(
-                        "{operation} was answered {} without the byte range from {from} on",
-                        status.as_u16()
-                    );
-                    return Err(RequestError::Refused { message, status });
-                }
-                read_whole(response, operation).await.map(Err)
-            })
-            .await
+            let attempt = self.begin(&unsigned);
+            let response = attempt.response().await?;
+            let status = response.status();
+            let is_whole = status == StatusCode::OK && from == 0;
+            if is_whole || begins_at(&response, from) {
+                let (head, body) = response.into_parts();
+                let headers = head.headers;
+                return Ok(Ok(Download { headers, body }));
+            }
+            if status.is_success() {
+                let operation = &unsigned.operation;
+                let message = format!(
+                    "{operation} was answered {} without the byte range from {from} on",
+                    status.as_u16()
+                );
+                return Err(RequestError::Refused { message, status });
+            }
+            attempt.read(response).await.map(Err)
         };
         let status = |opened: &Result<Download, Answer>| match opened {
             Ok(_) => StatusCode::OK,
@@ -359,31 +395,41 @@ impl BucketClient {
 
     async fn send_unsigned(&self, unsigned: &Unsigned<'_>) -> Result<Answer, RequestError> {
         let attempt = || async {
-            let operation = &unsigned.operation;
-            in_time(operation, async {
-                read_whole(self.attempt(unsigned).await?, operation).await
-            })
-            .await
+            let attempt = self.begin(unsigned);
+            attempt.read(attempt.response().await?).await
         };
         retry(attempt, |answer: &Answer| answer.status).await
     }
 
-    /// Signs and sends a request once.
-    async fn attempt(&self, unsigned: &Unsigned<'_>) -> Result<Response<Incoming>, RequestError> {
+    fn begin<'request>(
+        &'request self,
+        unsigned: &'request Unsigned<'request>,
+    ) -> Attempt<'request> {
+        Attempt {
+            client: self,
+            unsigned,
+            url: None,
+            lease: self.http.lease(),
+            deadline: Instant::now() + self.attempt_time_max,
+        }
+    }
+
+    /// Signs a request.
+    async fn signed(&self, unsigned: &Unsigned<'_>) -> Result<Request<Full<Bytes>>, RequestError> {
         let Operation { method, object } = &unsigned.operation;
         let url = self
             .signer
             .sign(method.clone(), object, unsigned.headers, EXPIRY)
             .await?;
-        self.exchange(&url, unsigned).await
+        request_to(&url, unsigned)
     }
+}
 
-    /// Sends a request once, to the URL that was signed for it.
-    async fn exchange(
-        &self,
-        url: &SignedUrl,
-        unsigned: &Unsigned<'_>,
-    ) -> Result<Response<Incoming>, RequestError> {
+/// A request to the URL that was signed for it.
+fn request_to(
+    url: &SignedUrl,
+    unsigned: &Unsigned<'_>,
+) -> Result<Request<Full<Bytes>>, RequestError> {
         let Unsigned {
             operation,
             headers,
@@ -404,14 +450,9 @@ impl BucketClient {
             request = request.header(RANGE, format!("bytes={}-{last}", byte_range.start));
         }
         // The builder's own error could show the URL.
-        let request = request.body(Full::new(body.clone())).map_err(|_| {
+        request.body(Full::new(body.clone())).map_err(|_| {
             RequestError::Lost(format!("{operation} cannot be sent: a header is malformed"))
-        })?;
-        self.http.request(request).await.map_err(|error| {
-            let cause = http_client::cause(&error);
-            RequestError::Lost(format!("{operation} failed: {cause}"))
         })
-    }
 }
 
 /// The answer to a GET or HEAD. Returns `None` if there is no such file.
@@ -455,40 +496,4 @@ where
             _ => return outcome,
         }
     }
-}
-
-async fn in_time<Outcome>(
-    operation: &Operation,
-    attempt: impl Future<Output = Result<Outcome, RequestError>>,
-) -> Result<Outcome, RequestError> {
-    tokio::time::timeout(ATTEMPT_TIME_MAX, attempt)
-        .await
-        .unwrap_or_else(|_| {
-            let seconds = ATTEMPT_TIME_MAX.as_secs();
-            Err(RequestError::Lost(format!(
-                "{operation} took longer than {seconds} s"
-            )))
-        })
-}
-
-/// Reads an answer to its end.
-async fn read_whole(
-    response: Response<Incoming>,
-    operation: &Operation,
-) -> Result<Answer, RequestError> {
-    let (head, body) = response.into_parts();
-    let body = Limited::new(body, ANSWER_BYTES_MAX)
-        .collect()
-        .await
-        .map_err(|_| {
-            RequestError::Lost(format!(
-                "{operation}: the answer was cut off, or has more than {ANSWER_BYTES_MAX} bytes"
-            ))
-        })?;
-    Ok(Answer {
-        status: head.status,
-        headers: head.headers,
-        body: body.to_bytes(),
-        operation: operation.clone(),
-    })
 }

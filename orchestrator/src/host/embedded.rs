@@ -10,14 +10,15 @@ pub use engine::{CompiledCache, bundled_component};
 
 use super::{FailedInvocation, Host, InvocationProgress, answer};
 use crate::invoke_token;
+use crate::liveness::Liveness;
 use crate::origin::Origin;
 use bytes::Bytes;
 use engine::ComponentEngine;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use memory::MemoryBound;
-use outbound::{ClientPool, PooledClient};
-use prefix_tar::limits::LINEAR_MEMORY_BYTES_MAX;
+use outbound::{ClientPool, OutboundSettings, PooledClient, TIMEOUT_DEFAULT};
+use prefix_tar::limits::{LINEAR_MEMORY_BYTES_MAX, UPLOAD_STALL_TIME_MAX};
 use prefix_tar::protocol::configuration::{
     HOST_CHECKS_FRAMING, INVOKE_TOKEN_SHA256, UPLOAD_AUTHORITIES,
 };
@@ -64,6 +65,11 @@ pub struct EmbeddedSettings {
     pub linear_memory_bytes_max: usize,
     /// The longest time that an invocation may take.
     pub deadline: Duration,
+    /// When the component's connections count as dead.
+    pub liveness: Liveness,
+    /// The longest silence before and in the response to a request without a body. The component
+    /// sets a shorter one.
+    pub silence_max: Duration,
 }
 
 impl EmbeddedSettings {
@@ -77,6 +83,12 @@ impl EmbeddedSettings {
             ca_file: None,
             linear_memory_bytes_max: LINEAR_MEMORY_BYTES_MAX,
             deadline: DEADLINE_DEFAULT,
+            liveness: Liveness {
+                // A store may stop reading for as long as the component waits for it.
+                unacknowledged_max: UPLOAD_STALL_TIME_MAX,
+                ..Liveness::default()
+            },
+            silence_max: TIMEOUT_DEFAULT,
         }
     }
 }
@@ -100,9 +112,14 @@ impl EmbeddedHost {
     /// # Errors
     /// The bytes are not a component that this host can run, or the CA file is not usable.
     pub fn new(settings: EmbeddedSettings) -> anyhow::Result<Self> {
+        let outbound = OutboundSettings {
+            liveness: settings.liveness,
+            silence_max: settings.silence_max,
+        };
+        let ca_file = settings.ca_file.as_deref();
         Ok(Self {
             engine: ComponentEngine::new(&settings.component, &settings.cache)?,
-            clients: ClientPool::new(settings.origins, settings.ca_file.as_deref())?,
+            clients: ClientPool::new(settings.origins, ca_file, outbound)?,
             environment: settings.environment,
             token: invoke_token::generate()?,
             upload_authorities: Vec::new(),

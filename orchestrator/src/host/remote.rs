@@ -49,9 +49,28 @@ const PLATFORM_TIME_LIMITS: RangeInclusive<Duration> =
 /// The part of a refusal's body that is read, in bytes.
 const REFUSAL_BYTES_MAX: usize = 16 * 1024;
 
+/// How long a component may be silent.
+#[derive(Clone, Copy, Debug)]
+pub struct RemoteTimeouts {
+    /// From the request to the answer's head.
+    pub head: Duration,
+    /// Between two pieces of the answer.
+    pub idle: Duration,
+}
+
+impl Default for RemoteTimeouts {
+    fn default() -> Self {
+        Self {
+            head: HEAD_TIMEOUT,
+            idle: IDLE_TIMEOUT,
+        }
+    }
+}
+
 /// Invokes components at one or more endpoints.
 pub struct RemoteHost {
     client: HttpClient,
+    timeouts: RemoteTimeouts,
     authorization: HeaderValue,
     endpoints: Endpoints,
     source: SourceUrl,
@@ -80,11 +99,18 @@ impl RemoteHost {
         authorization.set_sensitive(true);
         Ok(Self {
             client: http_client::new(ca_file)?,
+            timeouts: RemoteTimeouts::default(),
             authorization,
             endpoints: Endpoints::new(urls),
             source,
             deadline,
         })
+    }
+
+    /// Waits for components as long as `timeouts` say.
+    #[must_use]
+    pub fn with_timeouts(self, timeouts: RemoteTimeouts) -> Self {
+        Self { timeouts, ..self }
     }
 
     async fn invoke_at(
@@ -98,19 +124,19 @@ impl RemoteHost {
             .header(AUTHORIZATION, self.authorization.clone())
             .body(Full::new(Bytes::from(job.expose_secret())))
             .map_err(|error| unreachable(url, &error))?;
-        let response = tokio::time::timeout(HEAD_TIMEOUT, self.client.request(request))
+        let RemoteTimeouts { head, idle } = self.timeouts;
+        let lease = self.client.lease();
+        let response = tokio::time::timeout(head, lease.request(request))
             .await
             .map_err(|_| {
-                unreachable(
-                    url,
-                    &format_args!("no answer within {} s", HEAD_TIMEOUT.as_secs()),
-                )
+                let seconds = head.as_secs_f64();
+                unreachable(url, &format_args!("no answer within {seconds} s"))
             })?
             .map_err(|error| unreachable(url, &http_client::cause(&error)))?;
         if response.status() != http::StatusCode::OK {
             return Err(refusal(url, response).await);
         }
-        let body = TimedBody::new(response.into_body(), IDLE_TIMEOUT);
+        let body = TimedBody::new(response.into_body(), idle);
         let (started, ranges) = (Instant::now(), AtomicU32::new(0));
         let on_progress = |progress: InvocationProgress| {
             ranges.store(progress.ranges, Ordering::Relaxed);
@@ -119,8 +145,11 @@ impl RemoteHost {
         let outcome = answer::read(body, &on_progress)
             .await
             .unwrap_or_else(|cut_off| {
+                if matches!(cut_off, CutOff::Lost(BodyLost::Idle)) {
+                    lease.abandon();
+                }
                 let ranges = ranges.load(Ordering::Relaxed);
-                let message = cut_off_message(url, &cut_off, started.elapsed(), ranges);
+                let message = cut_off_message(url, &cut_off, idle, started.elapsed(), ranges);
                 Err(Failure::transient(FailureKind::Died, message).into())
             });
         let report = match &outcome {
@@ -200,13 +229,14 @@ fn unreachable(url: &ComponentUrl, error: &dyn fmt::Display) -> FailedInvocation
 fn cut_off_message(
     url: &ComponentUrl,
     cut_off: &CutOff<BodyLost>,
+    idle: Duration,
     elapsed: Duration,
     ranges: u32,
 ) -> String {
     let cause = match cut_off {
         CutOff::Ended => "ended its answer without a final event".to_owned(),
         CutOff::Lost(BodyLost::Idle) => {
-            format!("sent nothing for {} s", IDLE_TIMEOUT.as_secs())
+            format!("sent nothing for {} s", idle.as_secs_f64())
         }
         CutOff::Lost(BodyLost::Broken(error)) => format!("lost the connection ({error})"),
     };
@@ -263,15 +293,15 @@ mod tests {
         let url = "https://component.example/".parse().expect("a URL");
         let seconds = Duration::from_secs_f64;
         insta::assert_snapshot!(
-            cut_off_message(&url, &CutOff::Ended, seconds(30.04), 2048),
+            cut_off_message(&url, &CutOff::Ended, IDLE_TIMEOUT, seconds(30.04), 2048),
             @"the component at https://component.example/ ended its answer without a final event, after 30.0 s and 2048 of 4096 ranges; some platforms end an invocation after 30 s: raise --window (up to about 40 helps), or run the component closer to its source"
         );
         insta::assert_snapshot!(
-            cut_off_message(&url, &CutOff::Ended, seconds(0.4), 0),
+            cut_off_message(&url, &CutOff::Ended, IDLE_TIMEOUT, seconds(0.4), 0),
             @"the component at https://component.example/ ended its answer without a final event, after 0.4 s and 0 of 4096 ranges"
         );
         insta::assert_snapshot!(
-            cut_off_message(&url, &CutOff::Lost(BodyLost::Idle), seconds(75.0), 256),
+            cut_off_message(&url, &CutOff::Lost(BodyLost::Idle), IDLE_TIMEOUT, seconds(75.0), 256),
             @"the component at https://component.example/ sent nothing for 60 s, after 75.0 s and 256 of 4096 ranges"
         );
     }

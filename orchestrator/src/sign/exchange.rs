@@ -176,14 +176,16 @@ impl Google {
         service: &Service,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Bytes>, Failure> {
-        let response = self.http.request(request).await;
+        let lease = self.http.lease();
+        let response = lease.request(request).await;
         let response = response
             .map_err(|error| Failure::Connection(service.clone(), http_client::cause(&error)))?;
         if response.status() != StatusCode::OK {
             return Err(Failure::Refused(service.clone(), response.status()));
         }
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+        let body = Limited::new(body, ANSWER_BYTES_MAX);
+        let body = lease.watch(body.collect()).await;
         let body = body.map_err(|error| {
             if error.is::<http_body_util::LengthLimitError>() {
                 Failure::TooLarge(service.clone())

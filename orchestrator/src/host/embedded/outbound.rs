@@ -7,8 +7,11 @@ mod bodies;
 mod errors;
 mod framing;
 
-use crate::host::timed_body::TimedBody;
+use crate::host::timed_body::{BodyLost, TimedBody};
+use crate::http_client::{Lease, ReplaceableClient};
+use crate::liveness::Liveness;
 use crate::origin::{InProcessServer, Origin};
+use crate::tls;
 use bodies::DeclaredBody;
 use errors::{error_of_body, error_of_client, was_not_processed};
 use http::header::{CONTENT_LENGTH, HOST};
@@ -46,10 +49,10 @@ const H2_STREAM_WINDOW_BYTES: u32 = RANGE_BYTES_MAX as u32;
 const RESENDS_MAX: u32 = 3;
 
 /// A timeout that the guest did not set.
-const TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
+pub(super) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
 
 /// One HTTP client. It pools its own connections: over HTTP/2, one per authority.
-type HyperClient = Client<HttpsConnector<HttpConnector>, DeclaredBody>;
+type HyperClient = ReplaceableClient<DeclaredBody>;
 
 /// A client per concurrent invocation, so that concurrent invocations do not share an HTTP/2
 /// connection. When an invocation ends, its client and its connections pass to a later one.
@@ -57,15 +60,28 @@ type HyperClient = Client<HttpsConnector<HttpConnector>, DeclaredBody>;
 pub(super) struct ClientPool {
     origins: Arc<[Origin]>,
     connector: HttpsConnector<HttpConnector>,
+    settings: OutboundSettings,
     idle: Arc<Mutex<Vec<HyperClient>>>,
 }
 
+/// How long a silent peer is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OutboundSettings {
+    pub(super) liveness: Liveness,
+    /// The longest silence before and in the response to a request without a body.
+    pub(super) silence_max: Duration,
+}
+
 impl ClientPool {
-    pub(super) fn new(origins: Vec<Origin>, ca_file: Option<&Path>) -> anyhow::Result<Self> {
-        let connector = crate::tls::connector(ca_file)?;
+    pub(super) fn new(
+        origins: Vec<Origin>,
+        ca_file: Option<&Path>,
+        settings: OutboundSettings,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
             origins: origins.into(),
-            connector,
+            connector: tls::connector(ca_file, &settings.liveness)?,
+            settings,
             idle: Arc::default(),
         })
     }
@@ -86,19 +102,22 @@ impl ClientPool {
             origins: Arc::clone(&self.origins),
             client: idle.unwrap_or_else(|| self.new_client()),
             pool: Arc::clone(&self.idle),
+            silence_max: self.settings.silence_max,
         }
     }
 
     fn new_client(&self) -> HyperClient {
-        Client::builder(TokioExecutor::new())
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
             .http1_max_buf_size(READ_BUFFER_BYTES_MAX)
             .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
-            .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
-            .build(self.connector.clone())
+            .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES);
+        self.settings.liveness.apply_to_http2(&mut builder);
+        ReplaceableClient::new(builder, self.connector.clone())
     }
 }
 
@@ -107,6 +126,7 @@ pub(super) struct PooledClient {
     origins: Arc<[Origin]>,
     client: HyperClient,
     pool: Arc<Mutex<Vec<HyperClient>>>,
+    silence_max: Duration,
 }
 
 impl Drop for PooledClient {
@@ -154,9 +174,10 @@ impl WasiHttpHooks for PooledClient {
                 answer_in_process(&*server, request).await.map(without_work)
             });
         }
-        let client = self.client.clone();
+        let lease = self.client.lease();
+        let timeouts = Timeouts::new(&request, options.unwrap_or_default(), self.silence_max);
         Box::new(async move {
-            let response = send(client, request, options.unwrap_or_default()).await?;
+            let response = send(lease, request, timeouts).await?;
             Ok(without_work(response))
         })
     }
@@ -197,31 +218,57 @@ fn declared_length(request: &Request<WasiBody>) -> Option<u64> {
     length.to_str().ok()?.parse().ok()
 }
 
+/// The timeouts of one request.
+struct Timeouts {
+    /// Until the response's head. The client connects as part of the request; its connector limits
+    /// that part on its own.
+    head: Duration,
+    between_bytes: Duration,
+}
+
+impl Timeouts {
+    fn new(request: &Request<WasiBody>, options: RequestOptions, silence_max: Duration) -> Self {
+        let connect = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
+        let first_byte = options.first_byte_timeout.unwrap_or(TIMEOUT_DEFAULT);
+        let between_bytes = options.between_bytes_timeout.unwrap_or(TIMEOUT_DEFAULT);
+        // The wait for an upload's answer includes the upload.
+        let max = match request.body().is_end_stream() {
+            true => silence_max,
+            false => Duration::MAX,
+        };
+        Self {
+            head: (connect + first_byte).min(max),
+            between_bytes: between_bytes.min(max),
+        }
+    }
+}
+
+/// Sends a request. If no answer comes, or none any more, later requests use other connections.
 async fn send(
-    client: HyperClient,
+    lease: Lease<DeclaredBody>,
     request: Request<WasiBody>,
-    options: RequestOptions,
+    timeouts: Timeouts,
 ) -> Result<Response<WasiBody>, Error> {
-    let connect = options.connect_timeout.unwrap_or(CONNECT_TIMEOUT);
-    let first_byte = options.first_byte_timeout.unwrap_or(TIMEOUT_DEFAULT);
-    let between_bytes = options.between_bytes_timeout.unwrap_or(TIMEOUT_DEFAULT);
-    // The client connects as part of the request; its connector limits that part on its own.
-    let response =
-        tokio::time::timeout(connect + first_byte, send_until_processed(client, request))
-            .await
-            .map_err(|_| Error::ConnectionReadTimeout)?
-            .map_err(|error| error_of_client(&error))?;
+    let response = tokio::time::timeout(timeouts.head, send_until_processed(&lease, request))
+        .await
+        .map_err(|_| Error::ConnectionReadTimeout)?
+        .map_err(|error| error_of_client(&error))?;
     let response = framing::marked(response);
     Ok(response.map(|body| {
-        TimedBody::new(body, between_bytes)
-            .map_err(|lost| error_of_body(&lost))
+        TimedBody::new(body, timeouts.between_bytes)
+            .map_err(move |lost| {
+                if matches!(lost, BodyLost::Idle) {
+                    lease.abandon();
+                }
+                error_of_body(&lost)
+            })
             .boxed_unsync()
     }))
 }
 
 /// Sends a request. A request without a body is resent if the server says that it did not process it.
 async fn send_until_processed(
-    client: HyperClient,
+    lease: &Lease<DeclaredBody>,
     request: Request<WasiBody>,
 ) -> Result<Response<Incoming>, hyper_util::client::legacy::Error> {
     let declared = declared_length(&request);
@@ -235,10 +282,7 @@ async fn send_until_processed(
         remaining: declared,
     };
     loop {
-        match client
-            .request(Request::from_parts(head.clone(), body))
-            .await
-        {
+        match lease.request(Request::from_parts(head.clone(), body)).await {
             Err(error) if resends_left > 0 && was_not_processed(&error) => {
                 resends_left -= 1;
                 body = DeclaredBody::empty();
