@@ -9,6 +9,7 @@
 //! - `death`: an invocation that dies leaves nothing behind.
 //! - `source_faults`: a faulty source is retried, or the failure names it.
 //! - `dead_connections`: a connection that dies silently costs a run seconds, and no attempt.
+//! - `certificates`: a certificate that is not trusted is refused with the reason.
 //! - `store_faults`: a failed upload is retried, unless the store already has the object or denies
 //!   access.
 //! - `resume`: a killed run resumes where it stopped.
@@ -37,6 +38,7 @@ mod harness;
 mod cases {
     mod archive;
     mod bucket;
+    mod certificates;
     mod command_line;
     mod credentials;
     mod damage;

@@ -14,6 +14,7 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Builder, Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use prefix_tar::protocol::failure::CERTIFICATE_NOT_TRUSTED;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -129,7 +130,7 @@ impl<B: RequestBody> Drop for Unanswered<'_, B> {
     }
 }
 
-/// Creates a client that trusts the platform's certificates and, if given, a private CA.
+/// Creates a client that trusts the platform's certificates and, if given, those of a CA file.
 ///
 /// # Errors
 /// The CA file is not usable.
@@ -156,6 +157,9 @@ pub(crate) fn with_liveness(
 
 /// Why a request got no response. The text never contains the request's URL, which may be signed.
 pub(crate) fn cause(error: &Error) -> String {
+    if let Some(reason) = tls::distrust(error) {
+        return format!("{CERTIFICATE_NOT_TRUSTED} ({reason})");
+    }
     let cause = std::error::Error::source(error).map(ToString::to_string);
     cause.unwrap_or_else(|| error.to_string())
 }

@@ -1,5 +1,10 @@
 //! Sets up TLS for all clients: the crypto provider, the trusted certificates and the connector.
 
+mod distrust;
+mod verifier;
+
+pub(crate) use distrust::{IS_OF_CA, UNKNOWN_ISSUER, WRONG_SIGNATURE, causes, distrust};
+
 use crate::liveness::Liveness;
 use anyhow::Context as _;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -8,6 +13,8 @@ use prefix_tar::limits::CONNECT_TIMEOUT;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use rustls::{ClientConfig, RootCertStore};
 use std::path::Path;
+use std::sync::Arc;
+use verifier::ServerVerifier;
 
 /// Makes ring the process's crypto provider. Google's client looks for it there.
 pub fn install_crypto_provider() {
@@ -36,7 +43,8 @@ pub fn connector(
         .wrap_connector(http))
 }
 
-/// Creates a TLS configuration that trusts the platform's certificates and, if given, a private CA.
+/// Creates a TLS configuration that trusts the platform's certificates and, if given, those of a CA
+/// file: what they have issued, and themselves.
 ///
 /// # Errors
 /// The CA file cannot be read, or holds no certificate or an invalid one.
@@ -48,22 +56,27 @@ fn client_config(ca_file: Option<&Path>) -> anyhow::Result<ClientConfig> {
     for error in native.errors {
         tracing::debug!(%error, "cannot read a certificate of the platform");
     }
+    let mut named = Vec::new();
     if let Some(path) = ca_file {
         let shown = path.display();
-        let certificates = CertificateDer::pem_file_iter(path)
+        named = CertificateDer::pem_file_iter(path)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .with_context(|| format!("cannot read the CA file {shown}"))?;
         anyhow::ensure!(
-            !certificates.is_empty(),
+            !named.is_empty(),
             "the CA file {shown} has no PEM certificate"
         );
-        for certificate in certificates {
+        for certificate in &named {
             roots
-                .add(certificate)
+                .add(certificate.clone())
                 .with_context(|| format!("the CA file {shown} has an invalid certificate"))?;
         }
     }
+    let provider = rustls::crypto::ring::default_provider();
+    let algorithms = provider.signature_verification_algorithms;
+    let verifier = ServerVerifier::new(roots, named, algorithms);
     Ok(ClientConfig::builder()
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth())
 }

@@ -200,18 +200,6 @@ impl BucketClient {
         })
     }
 
-    /// A client of a test's own store.
-    #[cfg(test)]
-    pub(crate) fn with_signer(path: BucketPath, origin: Origin, signer: UrlSigner) -> Self {
-        let http = http_client::new(None).expect("a client");
-        Self {
-            path,
-            signer,
-            http,
-            origin,
-        }
-    }
-
     /// The path in the bucket.
     pub const fn path(&self) -> &BucketPath {
         &self.path
@@ -430,29 +418,29 @@ fn request_to(
     url: &SignedUrl,
     unsigned: &Unsigned<'_>,
 ) -> Result<Request<Full<Bytes>>, RequestError> {
-        let Unsigned {
-            operation,
-            headers,
-            byte_range,
-            body,
-        } = unsigned;
-        let mut request = Request::builder()
-            .method(operation.method.clone())
-            .uri(url.expose_secret());
-        for (name, value) in *headers {
-            request = request.header(name, value);
-        }
-        if let Some(byte_range) = byte_range {
-            let last = match byte_range.end {
-                u64::MAX => String::new(),
-                end => end.saturating_sub(1).to_string(),
-            };
-            request = request.header(RANGE, format!("bytes={}-{last}", byte_range.start));
-        }
-        // The builder's own error could show the URL.
-        request.body(Full::new(body.clone())).map_err(|_| {
-            RequestError::Lost(format!("{operation} cannot be sent: a header is malformed"))
-        })
+    let Unsigned {
+        operation,
+        headers,
+        byte_range,
+        body,
+    } = unsigned;
+    let mut request = Request::builder()
+        .method(operation.method.clone())
+        .uri(url.expose_secret());
+    for (name, value) in *headers {
+        request = request.header(name, value);
+    }
+    if let Some(byte_range) = byte_range {
+        let last = match byte_range.end {
+            u64::MAX => String::new(),
+            end => end.saturating_sub(1).to_string(),
+        };
+        request = request.header(RANGE, format!("bytes={}-{last}", byte_range.start));
+    }
+    // The builder's own error could show the URL.
+    request.body(Full::new(body.clone())).map_err(|_| {
+        RequestError::Lost(format!("{operation} cannot be sent: a header is malformed"))
+    })
 }
 
 /// The answer to a GET or HEAD. Returns `None` if there is no such file.

@@ -17,18 +17,19 @@ use engine::ComponentEngine;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use memory::MemoryBound;
-use outbound::{ClientPool, OutboundSettings, PooledClient, TIMEOUT_DEFAULT};
+use outbound::{ClientPool, Distrust, OutboundSettings, PooledClient, TIMEOUT_DEFAULT};
 use prefix_tar::limits::{LINEAR_MEMORY_BYTES_MAX, UPLOAD_STALL_TIME_MAX};
 use prefix_tar::protocol::configuration::{
     HOST_CHECKS_FRAMING, INVOKE_TOKEN_SHA256, UPLOAD_AUTHORITIES,
 };
-use prefix_tar::protocol::failure::{Failure, FailureKind};
+use prefix_tar::protocol::failure::{CERTIFICATE_NOT_TRUSTED, Failure, FailureKind};
 use prefix_tar::protocol::job::{JOB_CONTENT_TYPE, Job};
 use prefix_tar::protocol::report::Report;
 use prefix_tar::protocol::text::escaped_within;
 use prefix_tar::protocol::token::Token;
 use std::io;
 use std::path::PathBuf;
+use std::sync::PoisonError;
 use std::time::Duration;
 use wasmtime::Store;
 use wasmtime::component::ResourceTable;
@@ -59,7 +60,8 @@ pub struct EmbeddedSettings {
     pub environment: Vec<(String, String)>,
     /// The origins that the component may reach, besides those that uploads are permitted to.
     pub origins: Vec<Origin>,
-    /// PEM file with a private CA, trusted in addition to the platform's certificates.
+    /// PEM file with certificates that are trusted in addition to the platform's: CAs, or servers'
+    /// own.
     pub ca_file: Option<PathBuf>,
     /// The most linear memory, in bytes. The module's own limit is 8 MiB.
     pub linear_memory_bytes_max: usize,
@@ -159,7 +161,7 @@ impl EmbeddedHost {
     async fn run(
         &self,
         job: Job,
-        log: MemoryOutputPipe,
+        traces: Traces,
         on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
     ) -> Result<Report, FailedInvocation> {
         let request = http::Request::post("http://component/")
@@ -170,7 +172,7 @@ impl EmbeddedHost {
         let read = async |response: http::Response<AnswerBody>| {
             answer::read(response.into_body(), on_progress).await.ok()
         };
-        let outcome = self.call_with_log(request, log, read).await?;
+        let outcome = self.call_with_traces(request, traces, read).await?;
         outcome.unwrap_or_else(|| {
             Err(Failure::transient(
                 FailureKind::Died,
@@ -190,17 +192,16 @@ impl EmbeddedHost {
         request: http::Request<Bytes>,
         read: impl AsyncFnOnce(http::Response<AnswerBody>) -> Option<Answer>,
     ) -> Result<Option<Answer>, Failure> {
-        let log = MemoryOutputPipe::new(LOG_BYTES_MAX);
-        self.call_with_log(request, log, read).await
+        self.call_with_traces(request, Traces::new(), read).await
     }
 
-    async fn call_with_log<Answer>(
+    async fn call_with_traces<Answer>(
         &self,
         request: http::Request<Bytes>,
-        log: MemoryOutputPipe,
+        traces: Traces,
         read: impl AsyncFnOnce(http::Response<AnswerBody>) -> Option<Answer>,
     ) -> Result<Option<Answer>, Failure> {
-        let mut store = self.store(self.clients.take(), log);
+        let mut store = self.store(self.clients.take(traces.distrust), traces.log);
         let (head_sender, head) = tokio::sync::oneshot::channel();
         let request = request.map(|body| {
             Full::new(body)
@@ -254,8 +255,8 @@ impl Host for EmbeddedHost {
         on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
     ) -> Result<Report, FailedInvocation> {
         let prefix = job.prefix;
-        let log = MemoryOutputPipe::new(LOG_BYTES_MAX);
-        let run = Box::pin(self.run(job, log.clone(), on_progress));
+        let traces = Traces::new();
+        let run = Box::pin(self.run(job, traces.clone(), on_progress));
         let outcome = match tokio::time::timeout(self.deadline, run).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Failure::transient(
@@ -267,13 +268,45 @@ impl Host for EmbeddedHost {
             )
             .into()),
         };
-        let written = log.contents();
+        let written = traces.log.contents();
         if !written.is_empty() {
             let text = String::from_utf8_lossy(&written);
             let log = escaped_within(text.trim_end(), LOG_BYTES_MAX);
             tracing::warn!(%prefix, %log, "the component wrote to stderr");
         }
-        outcome
+        outcome.map_err(|failed| FailedInvocation {
+            failure: traces.explained(failed.failure),
+            sent: failed.sent,
+        })
+    }
+}
+
+/// What an invocation leaves behind besides its answer.
+#[derive(Clone)]
+struct Traces {
+    /// What the component wrote to stderr.
+    log: MemoryOutputPipe,
+    distrust: Distrust,
+}
+
+impl Traces {
+    fn new() -> Self {
+        Self {
+            log: MemoryOutputPipe::new(LOG_BYTES_MAX),
+            distrust: Distrust::default(),
+        }
+    }
+
+    /// Adds why a certificate was not trusted, which the component does not know.
+    fn explained(&self, mut failure: Failure) -> Failure {
+        let mut distrust = self.distrust.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reason) = distrust.take() {
+            let explained = format!("{CERTIFICATE_NOT_TRUSTED} ({reason})");
+            failure.message = failure
+                .message
+                .replacen(CERTIFICATE_NOT_TRUSTED, &explained, 1);
+        }
+        failure
     }
 }
 

@@ -1,6 +1,7 @@
 //! Adds to a failure what the user can do about it. The component states only facts, because the
 //! flags are the orchestrator's.
 
+use crate::tls::{IS_OF_CA, UNKNOWN_ISSUER, WRONG_SIGNATURE};
 use prefix_tar::protocol::failure::{CERTIFICATE_NOT_TRUSTED, Failure, FailureKind};
 
 /// Appends the hint for a failure to its message, if there is one.
@@ -14,13 +15,30 @@ pub fn with_hint(mut failure: Failure) -> Failure {
 fn hint(failure: &Failure) -> Option<&'static str> {
     match (failure.kind, failure.status) {
         (FailureKind::SourceStatus, Some(429 | 503)) => Some("lower --window or try later"),
-        (FailureKind::SourceUnreachable | FailureKind::StoreUnreachable, _)
-            if failure.message.contains(CERTIFICATE_NOT_TRUSTED) =>
-        {
-            Some("if a private CA has issued it, name the CA with --ca-file")
-        }
+        (
+            FailureKind::SourceUnreachable
+            | FailureKind::StoreUnreachable
+            | FailureKind::HostUnreachable
+            | FailureKind::Destination,
+            _,
+        ) if may_be_private(&failure.message) => Some(
+            "if it is self-signed or a private CA has issued it, name it or the CA with --ca-file",
+        ),
         _ => None,
     }
+}
+
+/// Whether a certificate is not trusted because of its issuer. Only some hosts give the reason; the
+/// issuer is the usual one.
+fn may_be_private(message: &str) -> bool {
+    message
+        .split_once(CERTIFICATE_NOT_TRUSTED)
+        .is_some_and(|(_, rest)| match rest.strip_prefix(" (") {
+            Some(reason) => [UNKNOWN_ISSUER, WRONG_SIGNATURE, IS_OF_CA]
+                .iter()
+                .any(|private| reason.starts_with(private)),
+            None => true,
+        })
 }
 
 #[cfg(test)]
@@ -46,6 +64,18 @@ mod tests {
     fn an_untrusted_certificate_leads_to_the_ca_file() {
         let message = format!("GET from https://localhost failed: {CERTIFICATE_NOT_TRUSTED}");
         let untrusted = Failure::permanent(FailureKind::SourceUnreachable, message);
-        assert!(with_hint(untrusted).message.ends_with("with --ca-file"));
+        let untrusted = with_hint(untrusted).message;
+        assert!(untrusted.ends_with("with --ca-file"), "{untrusted}");
+        for (reason, is_hinted) in [
+            (UNKNOWN_ISSUER, true),
+            (IS_OF_CA, true),
+            (WRONG_SIGNATURE, true),
+            ("it expired at 2026-01-01T00:00:00Z", false),
+        ] {
+            let message = format!("GET failed: {CERTIFICATE_NOT_TRUSTED} ({reason})");
+            let failure = Failure::permanent(FailureKind::SourceUnreachable, message);
+            let hinted = with_hint(failure).message;
+            assert_eq!(hinted.ends_with("with --ca-file"), is_hinted, "{hinted}");
+        }
     }
 }

@@ -108,7 +108,9 @@ impl Store {
         let origin = Origin::new(false, &server.address().to_string());
         let signer = UrlSigner::new(&key, origin.to_string(), "pwned".to_owned());
         let path = "gs://pwned/a".parse().expect("a path");
-        let client = BucketClient::with_signer(path, origin, signer.expect("a signer"));
+        let signer = signer.expect("a signer");
+        let client = BucketClient::with_signer(path, origin, signer, None, ClientLimits::default());
+        let client = client.expect("a client");
         let mut archive = BucketArchive::new(Arc::new(client));
         archive.download.first_wait_max = Duration::from_millis(1);
         archive.download.wait_max = Duration::from_millis(1);

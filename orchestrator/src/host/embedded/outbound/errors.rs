@@ -1,24 +1,8 @@
 //! Translates the HTTP client's errors to WASI error codes, and detects unprocessed requests.
 
 use crate::host::timed_body::BodyLost;
-use std::error::Error as StdError;
+use crate::tls::causes;
 use wasmtime_wasi_http::Error;
-
-type Cause<'error> = &'error (dyn StdError + 'static);
-
-/// The cause of an error. `source` of an I/O error skips the error that it wraps and returns that
-/// error's source.
-fn next_cause(error: Cause<'_>) -> Option<Cause<'_>> {
-    match error.downcast_ref::<std::io::Error>() {
-        None => error.source(),
-        Some(error) => error.get_ref().map(|inner| inner as Cause<'_>),
-    }
-}
-
-/// An error and its chain of causes.
-fn causes(error: &hyper_util::client::legacy::Error) -> impl Iterator<Item = Cause<'_>> {
-    std::iter::successors(Some(error as Cause<'_>), |error| next_cause(*error))
-}
 
 /// Whether the server said that it did not process the request: with a GOAWAY that closes the
 /// connection without an error, or by refusing the stream (RFC 9113, 6.8 and 8.7).
