@@ -11,10 +11,10 @@ use crate::harness::relay::Relay;
 use crate::harness::source::listener;
 use crate::harness::tls_server::TlsServer;
 use crate::harness::{
-    DEADLINE, Fixture, expected_tar, prefix, run, run_config, run_on, tars_of, verified,
+    DEADLINE, Fixture, expected_tar, prefix, run, run_config, run_on, signed_upload, tars_of,
+    verified,
 };
 use emulator::Emulator;
-use orchestrator::destination::Destination as _;
 use orchestrator::destination::folder::FolderDestination;
 use orchestrator::host::Host as _;
 use orchestrator::host::embedded::{DEADLINE_DEFAULT, EmbeddedHost, EmbeddedSettings};
@@ -281,10 +281,7 @@ async fn a_component_is_posted_to_over_a_new_connection_after_it_did_not_answer(
     let mirror = async |name: &str| {
         let job = Job {
             prefix: prefix(name),
-            upload: destination
-                .prepare(prefix(name))
-                .await
-                .expect("a signed URL"),
+            upload: signed_upload(&destination, prefix(name)).await,
             content_length: None,
             window: None,
         };

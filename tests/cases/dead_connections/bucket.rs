@@ -116,11 +116,11 @@ async fn the_buckets_client_replaces_connections_of_http1_that_died_while_idle()
     // A body that is not read to its end keeps its connection.
     let mut bodies = Vec::new();
     for _ in 0..CONNECTIONS {
-        let body = client.stream(LARGE).await.expect("an answer");
+        let body = client.stream(LARGE, 0).await.expect("an answer");
         bodies.push(body.expect("an object"));
     }
     for body in bodies {
-        body.collect().await.expect("a body");
+        body.body.collect().await.expect("a body");
     }
     assert_eq!(bucket.relay.accepted(), CONNECTIONS);
     find_after_a_freeze(&bucket, &client).await;

@@ -28,14 +28,14 @@ fuzz_target!(|input: Input| {
     {
         *byte ^= flip;
     }
-    let flate2 = flate2_decoded(&bytes);
+    let theirs = members_decoded(&bytes);
     match decoded(&bytes) {
         Ok(data) => {
             assert!(data.len() <= RANGE_BYTES_MAX);
-            assert_eq!(flate2.as_ref(), Some(&data));
+            assert_eq!(theirs.as_ref(), Some(&data));
         }
         Err(InflateError::Damaged | InflateError::TooLarge) => {
-            assert!(flate2.is_none_or(|data| data.len() > RANGE_BYTES_MAX));
+            assert!(theirs.is_none_or(|data| data.len() > RANGE_BYTES_MAX));
         }
     }
 });
@@ -58,7 +58,7 @@ fn decoded(bytes: &[u8]) -> Result<Vec<u8>, InflateError> {
 }
 
 /// What flate2 decodes, up to a byte more than a range may have; `None` if it finds damage.
-fn flate2_decoded(bytes: &[u8]) -> Option<Vec<u8>> {
+fn members_decoded(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut data = Vec::new();
     let mut decoder = MultiGzDecoder::new(bytes).take(RANGE_BYTES_MAX as u64 + 1);
     decoder.read_to_end(&mut data).ok()?;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::archive::Replaced;
+use crate::gcs::client::ClientLimits;
 use crate::http_server::HttpServer;
 use crate::origin::Origin;
 use crate::sign::UrlSigner;
