@@ -26,7 +26,7 @@ async fn full_pipe() -> (Stdio, PipeReader) {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     let writer = tokio::net::unix::pipe::Sender::from_owned_fd(writer.into()).expect("a pipe");
     writer.writable().await.expect("a pipe");
-    while writer.try_write(&[b'.']).is_ok() {}
+    while writer.try_write(b".").is_ok() {}
     let writer = writer.into_blocking_fd().expect("a pipe");
     (writer.into(), reader)
 }

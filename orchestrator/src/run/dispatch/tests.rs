@@ -304,7 +304,8 @@ async fn an_object_with_a_wrong_checksum_is_removed_by_generation_and_sent_again
 
 #[tokio::test]
 async fn a_report_that_is_not_true_is_not_believed() {
-    let lies: [(&str, fn(&mut Report)); 5] = [
+    type Lie = (&'static str, fn(&mut Report));
+    let lies: [Lie; 5] = [
         ("nothing stored", |_| {}),
         ("one range", |report| report.ranges = 1),
         ("an empty index", |report| report.range_bytes.clear()),

@@ -741,6 +741,10 @@ const fn forced(prefixes: &'static str, random: u32) -> Command {
 }
 
 /// Explores a scenario and prints how many states it has.
+#[expect(
+    clippy::print_stdout,
+    reason = "`--nocapture` shows how much was explored"
+)]
 fn explore_all(what: &str, initial: &Files, commands: &[Command], budgets: &[(u32, u32, u32)]) {
     for (crashes, lost_answers, switches) in budgets {
         let budget = Budget {

@@ -111,7 +111,7 @@ fn a_broken_header_is_named_by_its_offset_and_range() {
 
 #[test]
 fn every_entry_but_a_regular_file_is_refused_by_its_type() {
-    for kind in *b"\0123467gxLKSVM" {
+    for kind in *b"\x00123467gxLKSVM" {
         let damage = format!(
             "has an entry of type {} at byte 0, where the file AB000.txt should be",
             quoted(&[kind])
@@ -128,9 +128,9 @@ fn every_entry_but_a_regular_file_is_refused_by_its_type() {
 #[test]
 fn invalid_ranges_and_padding_are_named_and_the_rest_is_checked() {
     let body = |index: usize| index * ENTRY_BYTES + BLOCK_BYTES;
-    let check = |change: fn(&mut Vec<u8>, fn(usize) -> usize)| {
-        found(|tar| change(tar, |index| index * ENTRY_BYTES + BLOCK_BYTES))
-    };
+    type Change = fn(&mut Vec<u8>, fn(usize) -> usize);
+    let check =
+        |change: Change| found(|tar| change(tar, |index| index * ENTRY_BYTES + BLOCK_BYTES));
     assert_eq!(
         check(|tar, body| {
             tar[body(3)] = b'x';
