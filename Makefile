@@ -6,7 +6,7 @@ CARGO := cargo
 FUZZ_SECONDS ?= 300
 FUZZ_TARGETS := range_check inflate job report signature range_request tar_check archive_json
 
-SCHEMAS := run-event component-event report manifest
+SCHEMAS := run-event component-event report manifest run-record
 
 # Every crate with its features, a line each.
 FEATURES := $(CARGO) tree --locked --prefix none --format '{p} [{f}]'

@@ -2,6 +2,7 @@
 
 use super::{End, print_text};
 use crate::archive::manifest::Manifest;
+use crate::archive::run_record::RunRecord;
 use crate::run::event::EventRecord;
 use clap::{Args, ValueEnum};
 use prefix_tar::protocol::event::Event;
@@ -26,6 +27,8 @@ enum Format {
     Report,
     /// `manifest.json` in an archive
     Manifest,
+    /// `run.json` in an archive
+    RunRecord,
 }
 
 impl Schema {
@@ -35,6 +38,7 @@ impl Schema {
             Format::ComponentEvent => schema_for!(Event),
             Format::Report => schema_for!(Report),
             Format::Manifest => schema_for!(Manifest),
+            Format::RunRecord => schema_for!(RunRecord),
         };
         print_text(&serde_json::to_string_pretty(&schema)?);
         Ok(End::Done)
