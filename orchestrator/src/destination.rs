@@ -61,6 +61,11 @@ impl DestinationError {
             Self::Request(error) => error.is_transient(),
             Self::Read(ReadError::Unreadable { is_transient, .. }) => *is_transient,
             Self::Read(ReadError::Invalid { .. }) | Self::Other(_) => false,
+            // Only somebody who moves it away can mend that.
+            Self::File {
+                cause: StoreError::NotAFile { .. },
+                ..
+            } => false,
             // A disk that was full or busy a moment ago may have room now.
             Self::File { .. } | Self::Checksum { .. } => true,
         }
@@ -140,4 +145,24 @@ pub trait Destination: Send + Sync {
 
     /// Waits for uploads that have not ended yet.
     async fn close(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_may_have_room_later_but_a_folder_does_not_become_a_file() {
+        let error = |cause| DestinationError::File {
+            operation: "write",
+            file: "/srv/pwned/00.json".to_owned(),
+            cause,
+        };
+        assert!(error(StoreError::NoSpaceLeft).is_transient());
+        let folder = StoreError::NotAFile {
+            file: "00.json".to_owned(),
+            kind: "folder",
+        };
+        assert!(!error(folder).is_transient());
+    }
 }
