@@ -17,7 +17,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use prefix_tar::engine::retry::Backoff;
 use prefix_tar::protocol::signed_url::SignedUrl;
-use prefix_tar::protocol::store_answer::{error_code, is_transient_status, refusal};
+use prefix_tar::protocol::store_answer::{error_code, is_expired, is_transient_status, refusal};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -38,6 +38,9 @@ const WAIT_MAX: Duration = Duration::from_secs(16);
 /// One attempt, from its first byte to the last byte of its answer. It leaves time for a large
 /// answer; a connection that is dead shows earlier.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// The least that a GET can request of an object, as a byte range.
+const FIRST_BYTE: Range<u64> = 0..1;
 
 /// The life of a URL that is used at once.
 const EXPIRY: Duration = Duration::from_secs(300);
@@ -65,7 +68,18 @@ impl Answer {
                 self.code(),
             ),
             status: self.status,
+            is_transient: self.is_transient() || self.is_expired(),
         }
+    }
+
+    /// Whether another attempt may get another answer.
+    fn is_transient(&self) -> bool {
+        is_transient_status(self.status.as_u16())
+    }
+
+    /// Whether the signature is too old or from the future, so that a new one may be accepted.
+    fn is_expired(&self) -> bool {
+        !self.status.is_success() && is_expired(self.code())
     }
 
     /// The store's `<Code>`. An answer to HEAD has none.
@@ -112,6 +126,8 @@ pub enum RequestError {
         message: String,
         /// The status.
         status: StatusCode,
+        /// Whether a later attempt may succeed.
+        is_transient: bool,
     },
 }
 
@@ -121,7 +137,7 @@ impl RequestError {
         match self {
             Self::NotSigned(error) => error.is_transient(),
             Self::Lost(_) => true,
-            Self::Refused { status, .. } => is_transient_status(status.as_u16()),
+            Self::Refused { is_transient, .. } => *is_transient,
         }
     }
 }
@@ -141,6 +157,8 @@ struct Unsigned<'request> {
 pub struct ClientLimits {
     /// The longest time of one attempt.
     pub attempt_time_max: Duration,
+    /// The longest first wait between two attempts. It doubles with every attempt.
+    pub first_wait_max: Duration,
     /// When its connections count as dead.
     pub liveness: Liveness,
 }
@@ -149,6 +167,7 @@ impl Default for ClientLimits {
     fn default() -> Self {
         Self {
             attempt_time_max: ATTEMPT_TIME_MAX,
+            first_wait_max: FIRST_WAIT_MAX,
             liveness: Liveness::default(),
         }
     }
@@ -162,6 +181,7 @@ pub struct BucketClient {
     http: HttpClient,
     origin: Origin,
     attempt_time_max: Duration,
+    first_wait_max: Duration,
 }
 
 impl BucketClient {
@@ -197,6 +217,7 @@ impl BucketClient {
             http: http_client::with_liveness(ca_file, &limits.liveness)?,
             origin,
             attempt_time_max: limits.attempt_time_max,
+            first_wait_max: limits.first_wait_max,
         })
     }
 
@@ -251,7 +272,7 @@ impl BucketClient {
             };
             attempt.read(attempt.response().await?).await
         };
-        retry(attempt, |answer: &Answer| answer.status).await
+        self.retry(attempt, Answer::is_transient).await
     }
 
     /// Sends a request until the answer is not transient, and returns it.
@@ -287,7 +308,18 @@ impl BucketClient {
         byte_range: Option<Range<u64>>,
     ) -> Result<Option<Answer>, RequestError> {
         let is_partial = byte_range.is_some();
-        let answer = self.request(method, file, byte_range).await?;
+        let mut answer = self.request(method, file, byte_range).await?;
+        if answer.status == StatusCode::FORBIDDEN && answer.operation.method == Method::HEAD {
+            // An answer to HEAD has no code. Without it, an object that a wrong clock hides would seem to be absent.
+            let denied = self.request(Method::GET, file, Some(FIRST_BYTE)).await?;
+            if denied.status != StatusCode::FORBIDDEN {
+                return Err(RequestError::Lost(format!(
+                    "{} was denied, but not a GET right after it",
+                    answer.operation
+                )));
+            }
+            answer = denied;
+        }
         // Any other code concerns the signature, and would be the same for every object.
         if answer.status == StatusCode::FORBIDDEN
             && answer.code().is_none_or(|code| code == "AccessDenied")
@@ -359,15 +391,19 @@ impl BucketClient {
                     "{operation} was answered {} without the byte range from {from} on",
                     status.as_u16()
                 );
-                return Err(RequestError::Refused { message, status });
+                return Err(RequestError::Refused {
+                    message,
+                    status,
+                    is_transient: false,
+                });
             }
             attempt.read(response).await.map(Err)
         };
-        let status = |opened: &Result<Download, Answer>| match opened {
-            Ok(_) => StatusCode::OK,
-            Err(answer) => answer.status,
+        let is_retried = |opened: &Result<Download, Answer>| {
+            let refused = opened.as_ref().err();
+            refused.is_some_and(|answer| answer.is_transient() || answer.is_expired())
         };
-        match retry(attempt, status).await? {
+        match self.retry(attempt, is_retried).await? {
             Ok(download) => Ok(Some(download)),
             Err(answer) if answer.status == StatusCode::NOT_FOUND => Ok(None),
             Err(answer) => Err(answer.into_error()),
@@ -386,7 +422,39 @@ impl BucketClient {
             let attempt = self.begin(unsigned);
             attempt.read(attempt.response().await?).await
         };
-        retry(attempt, |answer: &Answer| answer.status).await
+        self.retry(attempt, |answer: &Answer| {
+            answer.is_transient() || answer.is_expired()
+        })
+        .await
+    }
+
+    /// Repeats a request while its answer is transient or lost, up to [`ATTEMPTS_MAX`] times.
+    async fn retry<Outcome, Attempt>(
+        &self,
+        attempt: impl Fn() -> Attempt,
+        is_transient: impl Fn(&Outcome) -> bool,
+    ) -> Result<Outcome, RequestError>
+    where
+        Attempt: Future<Output = Result<Outcome, RequestError>>,
+    {
+        let mut waits = Backoff::new(
+            fastrand::Rng::new(),
+            ATTEMPTS_MAX,
+            self.first_wait_max,
+            WAIT_MAX,
+        );
+        loop {
+            let outcome = attempt().await;
+            let is_retried = match &outcome {
+                Ok(outcome) => is_transient(outcome),
+                Err(RequestError::Lost(_)) => true,
+                Err(RequestError::NotSigned(_) | RequestError::Refused { .. }) => false,
+            };
+            match waits.next() {
+                Some(wait) if is_retried => tokio::time::sleep(wait).await,
+                _ => return outcome,
+            }
+        }
     }
 
     fn begin<'request>(
@@ -462,26 +530,5 @@ fn begins_at(response: &Response<Incoming>, from: u64) -> bool {
     response.status() == StatusCode::PARTIAL_CONTENT && first == Some(from)
 }
 
-/// Repeats a request while its answer has a transient status or is lost, up to [`ATTEMPTS_MAX`]
-/// times.
-async fn retry<Outcome, Attempt>(
-    attempt: impl Fn() -> Attempt,
-    status: impl Fn(&Outcome) -> StatusCode,
-) -> Result<Outcome, RequestError>
-where
-    Attempt: Future<Output = Result<Outcome, RequestError>>,
-{
-    let mut waits = Backoff::new(fastrand::Rng::new(), ATTEMPTS_MAX, FIRST_WAIT_MAX, WAIT_MAX);
-    loop {
-        let outcome = attempt().await;
-        let is_retried = match &outcome {
-            Ok(outcome) => is_transient_status(status(outcome).as_u16()),
-            Err(RequestError::Lost(_)) => true,
-            Err(RequestError::NotSigned(_) | RequestError::Refused { .. }) => false,
-        };
-        match waits.next() {
-            Some(wait) if is_retried => tokio::time::sleep(wait).await,
-            _ => return outcome,
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

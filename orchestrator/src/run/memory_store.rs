@@ -14,6 +14,7 @@ use prefix_tar::protocol::job::Upload;
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::{Report, Seconds};
 use prefix_tar::protocol::signed_url::SignedUrl;
+use prefix_tar::protocol::store_answer::is_transient_status;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
@@ -366,6 +367,7 @@ impl Destination for MemoryStore {
             return Err(DestinationError::Request(RequestError::Refused {
                 message: format!("PUT of AB.tar was answered {status}"),
                 status: StatusCode::from_u16(status).expect("a status"),
+                is_transient: is_transient_status(status),
             }));
         }
         let condition = base.clone().unwrap_or_else(|| "0".to_owned());
@@ -411,7 +413,11 @@ impl Destination for MemoryStore {
                 generation: generation.to_string(),
             }),
             Ok(None) => Ok(Written::Conflict),
-            Err(Lost::Expired) => Err(DestinationError::Other("ExpiredToken".to_owned())),
+            Err(Lost::Expired) => Err(DestinationError::Request(RequestError::Refused {
+                message: format!("PUT of {} was answered 403 ExpiredToken", permit.file),
+                status: StatusCode::FORBIDDEN,
+                is_transient: true,
+            })),
             // A bucket's client sends it again, is refused, and then looks.
             Err(Lost::Answer) => {
                 let found = self

@@ -344,6 +344,7 @@ fn is_denied(error: &TransactionError) -> bool {
 fn is_denial(error: &DestinationError) -> bool {
     matches!(
         error,
-        DestinationError::Request(RequestError::Refused { status, .. }) if *status == StatusCode::FORBIDDEN
+        DestinationError::Request(RequestError::Refused { status, is_transient: false, .. })
+            if *status == StatusCode::FORBIDDEN
     )
 }
