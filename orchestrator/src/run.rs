@@ -1,6 +1,7 @@
 //! One run, from a source to a destination: opens a transaction, dispatches what is not stored, writes the manifest.
 
 mod attempts;
+mod completion;
 pub mod dispatch;
 pub mod event;
 pub mod hint;
@@ -24,6 +25,7 @@ use crate::host::embedded::{EmbeddedHost, EmbeddedSettings};
 use crate::host::remote::{ComponentUrl, RemoteHost};
 use crate::origin::Origin;
 use anyhow::Context as _;
+use completion::Patience;
 use dispatch::DispatchSettings;
 use event::RunEvent;
 use jiff::Timestamp;
@@ -197,14 +199,13 @@ impl RunConfig {
         settings.waits_for_source |= !skipped.skipped.is_empty();
         let remaining = self.prefixes.iter();
         let remaining = remaining.filter(|prefix| !skipped.skipped.contains_key(prefix));
-        let immediate = shutdown.immediate.clone();
         let outcome = dispatch::run(
             remaining,
             Arc::from(host),
             Arc::clone(&transaction),
             settings,
-            shutdown,
-            events,
+            shutdown.clone(),
+            events.clone(),
         )
         .await;
         let outcome = Outcome {
@@ -212,9 +213,14 @@ impl RunConfig {
             ..outcome
         };
         if outcome.is_complete() {
-            let finished = Timestamp::now().to_string();
-            transaction.finish(&outcome.archived(), &finished).await?;
-        } else if !immediate.is_cancelled() {
+            let patience = Patience {
+                give_up_after: settings.give_up_after,
+                first_wait_max: settings.first_wait_max,
+            };
+            let stored = outcome.archived();
+            let shutdown = &shutdown.graceful;
+            completion::complete(&transaction, &stored, patience, shutdown, &events).await?;
+        } else if !shutdown.immediate.is_cancelled() {
             transaction.close().await;
         }
         Ok(outcome)
