@@ -14,6 +14,7 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Builder, Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use nix::errno::Errno;
 use prefix_tar::protocol::failure::CERTIFICATE_NOT_TRUSTED;
 use std::fmt;
 use std::path::Path;
@@ -35,6 +36,10 @@ impl<B> RequestBody for B where
         + 'static
 {
 }
+
+/// What to do if the process cannot open another socket.
+pub(crate) const NO_FILE_DESCRIPTORS: &str =
+    "no file descriptors are left; lower --parallel or --window, or raise the limit with ulimit -n";
 
 /// One client with its connection pool.
 type Pool<B> = Client<HttpsConnector<HttpConnector>, B>;
@@ -160,6 +165,17 @@ pub(crate) fn cause(error: &Error) -> String {
     if let Some(reason) = tls::distrust(error) {
         return format!("{CERTIFICATE_NOT_TRUSTED} ({reason})");
     }
+    if lacks_file_descriptors(error) {
+        return NO_FILE_DESCRIPTORS.to_owned();
+    }
     let cause = std::error::Error::source(error).map(ToString::to_string);
     cause.unwrap_or_else(|| error.to_string())
+}
+
+/// Whether a request failed because the process, or the system, has no file descriptors left.
+pub(crate) fn lacks_file_descriptors(error: &Error) -> bool {
+    tls::causes(error)
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .filter_map(std::io::Error::raw_os_error)
+        .any(|code| matches!(Errno::from_raw(code), Errno::EMFILE | Errno::ENFILE))
 }

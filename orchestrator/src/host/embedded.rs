@@ -2,6 +2,7 @@
 //!
 //! No wasmtime type leaves this module.
 
+mod causes;
 mod engine;
 mod memory;
 mod outbound;
@@ -13,23 +14,23 @@ use crate::invoke_token;
 use crate::liveness::Liveness;
 use crate::origin::Origin;
 use bytes::Bytes;
+use causes::Causes;
 use engine::ComponentEngine;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use memory::MemoryBound;
-use outbound::{ClientPool, Distrust, OutboundSettings, PooledClient, TIMEOUT_DEFAULT};
+use outbound::{ClientPool, OutboundSettings, PooledClient, TIMEOUT_DEFAULT};
 use prefix_tar::limits::{LINEAR_MEMORY_BYTES_MAX, UPLOAD_STALL_TIME_MAX};
 use prefix_tar::protocol::configuration::{
     HOST_CHECKS_FRAMING, INVOKE_TOKEN_SHA256, UPLOAD_AUTHORITIES,
 };
-use prefix_tar::protocol::failure::{CERTIFICATE_NOT_TRUSTED, Failure, FailureKind};
+use prefix_tar::protocol::failure::{Failure, FailureKind};
 use prefix_tar::protocol::job::{JOB_CONTENT_TYPE, Job};
 use prefix_tar::protocol::report::Report;
 use prefix_tar::protocol::text::escaped_within;
 use prefix_tar::protocol::token::Token;
 use std::io;
 use std::path::PathBuf;
-use std::sync::PoisonError;
 use std::time::Duration;
 use wasmtime::Store;
 use wasmtime::component::ResourceTable;
@@ -201,7 +202,7 @@ impl EmbeddedHost {
         traces: Traces,
         read: impl AsyncFnOnce(http::Response<AnswerBody>) -> Option<Answer>,
     ) -> Result<Option<Answer>, Failure> {
-        let mut store = self.store(self.clients.take(traces.distrust), traces.log);
+        let mut store = self.store(self.clients.take(traces.causes), traces.log);
         let (head_sender, head) = tokio::sync::oneshot::channel();
         let request = request.map(|body| {
             Full::new(body)
@@ -275,7 +276,7 @@ impl Host for EmbeddedHost {
             tracing::warn!(%prefix, %log, "the component wrote to stderr");
         }
         outcome.map_err(|failed| FailedInvocation {
-            failure: traces.explained(failed.failure),
+            failure: traces.causes.explain(failed.failure),
             sent: failed.sent,
         })
     }
@@ -286,27 +287,15 @@ impl Host for EmbeddedHost {
 struct Traces {
     /// What the component wrote to stderr.
     log: MemoryOutputPipe,
-    distrust: Distrust,
+    causes: Causes,
 }
 
 impl Traces {
     fn new() -> Self {
         Self {
             log: MemoryOutputPipe::new(LOG_BYTES_MAX),
-            distrust: Distrust::default(),
+            causes: Causes::default(),
         }
-    }
-
-    /// Adds why a certificate was not trusted, which the component does not know.
-    fn explained(&self, mut failure: Failure) -> Failure {
-        let mut distrust = self.distrust.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(reason) = distrust.take() {
-            let explained = format!("{CERTIFICATE_NOT_TRUSTED} ({reason})");
-            failure.message = failure
-                .message
-                .replacen(CERTIFICATE_NOT_TRUSTED, &explained, 1);
-        }
-        failure
     }
 }
 

@@ -7,6 +7,7 @@ mod bodies;
 mod errors;
 mod framing;
 
+use super::causes::Causes;
 use crate::host::timed_body::{BodyLost, TimedBody};
 use crate::http_client::{Lease, ReplaceableClient};
 use crate::liveness::Liveness;
@@ -54,10 +55,6 @@ pub(super) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
 /// One HTTP client. It pools its own connections: over HTTP/2, one per authority.
 type HyperClient = ReplaceableClient<DeclaredBody>;
 
-/// Why a server's certificate was not trusted, as the last request of an invocation found. WASI's
-/// error codes do not say.
-pub(super) type Distrust = Arc<Mutex<Option<String>>>;
-
 /// A client per concurrent invocation, so that concurrent invocations do not share an HTTP/2
 /// connection. When an invocation ends, its client and its connections pass to a later one.
 #[derive(Debug)]
@@ -95,9 +92,8 @@ impl ClientPool {
         self.origins = self.origins.iter().cloned().chain([origin]).collect();
     }
 
-    /// Takes an idle client, or creates one if all are in use. It notes certificates that it does
-    /// not trust.
-    pub(super) fn take(&self, distrust: Distrust) -> PooledClient {
+    /// Takes an idle client, or creates one if all are in use. It notes why its requests fail.
+    pub(super) fn take(&self, causes: Causes) -> PooledClient {
         let idle = self
             .idle
             .lock()
@@ -108,7 +104,7 @@ impl ClientPool {
             client: idle.unwrap_or_else(|| self.new_client()),
             pool: Arc::clone(&self.idle),
             silence_max: self.settings.silence_max,
-            distrust,
+            causes,
         }
     }
 
@@ -133,7 +129,7 @@ pub(super) struct PooledClient {
     client: HyperClient,
     pool: Arc<Mutex<Vec<HyperClient>>>,
     silence_max: Duration,
-    distrust: Distrust,
+    causes: Causes,
 }
 
 impl Drop for PooledClient {
@@ -183,9 +179,9 @@ impl WasiHttpHooks for PooledClient {
         }
         let lease = self.client.lease();
         let timeouts = Timeouts::new(&request, options.unwrap_or_default(), self.silence_max);
-        let distrust = Arc::clone(&self.distrust);
+        let causes = self.causes.clone();
         Box::new(async move {
-            let response = send(lease, request, timeouts, &distrust).await?;
+            let response = send(lease, request, timeouts, &causes).await?;
             Ok(without_work(response))
         })
     }
@@ -256,15 +252,13 @@ async fn send(
     lease: Lease<DeclaredBody>,
     request: Request<WasiBody>,
     timeouts: Timeouts,
-    distrust: &Distrust,
+    causes: &Causes,
 ) -> Result<Response<WasiBody>, Error> {
     let response = tokio::time::timeout(timeouts.head, send_until_processed(&lease, request))
         .await
         .map_err(|_| Error::ConnectionReadTimeout)?
         .map_err(|error| {
-            if let Some(reason) = tls::distrust(&error) {
-                *distrust.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
-            }
+            causes.note(&error);
             error_of_client(&error)
         })?;
     let response = framing::marked(response);
