@@ -16,7 +16,7 @@ use request::{RangeRequest, Refusal};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 use tokio::net::TcpListener;
 
 /// The public API's answer to an invalid range.
@@ -28,6 +28,9 @@ const CACHE: &str = "public, max-age=2678400";
 /// The largest file that is served, in bytes. It exceeds the largest range, so that a test can serve
 /// one that is too long.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// The last second that an HTTP date can name, the end of the year 9999, since 1970.
+const HTTP_DATE_MAX: u64 = 253_402_300_799;
 
 /// Starts serving the range files in `folder`.
 ///
@@ -97,10 +100,12 @@ fn answer_range(folder: &Path, request: &RangeRequest) -> io::Result<Response<Fu
             metadata.len()
         )));
     }
-    let modified = metadata.modified()?;
-    let seconds = modified
+    let seconds = metadata
+        .modified()?
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+        .map_or(0, |since| since.as_secs())
+        .min(HTTP_DATE_MAX);
+    let modified = UNIX_EPOCH + Duration::from_secs(seconds);
     let etag = format!("\"{seconds:x}-{:x}\"", metadata.len());
     let gzip = request.accepts_gzip;
     let mut response = Response::new(Full::default());

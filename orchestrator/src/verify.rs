@@ -17,20 +17,22 @@ pub mod text;
 
 pub use problem::Problem;
 
-use crate::archive::layout::{MANIFEST_NAME, report_name, tar_name};
+use crate::archive::layout::{MANIFEST_NAME, RUN_RECORD_NAME, report_name, tar_name};
 use crate::archive::manifest::Manifest;
-use crate::archive::{Archive, ReadError, Replaced};
+use crate::archive::{Archive, ReadError, Replaced, run_record};
 use crate::workers;
 use manifest_check::{Reported, check_manifest, object_of};
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
+use prefix_tar::protocol::run_id::RunId;
 use problem::Problems;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tar_check::{TarCheck, check_tar};
-use text::quoted;
+use text::{one_line, quoted};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +54,30 @@ pub struct Verdict {
     pub damages: Vec<Problem>,
     /// Everything that could not be read, in order. It may be whole or damaged.
     pub unreadable: Vec<Problem>,
+    /// The run that has not finished yet, if there is one. It may explain damages: until its end, the manifest
+    /// describes the archive as it was before.
+    pub unfinished_run: Option<UnfinishedRun>,
+}
+
+/// A run that has begun and that no manifest names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UnfinishedRun {
+    /// The run.
+    pub run: RunId,
+    /// When it began, on one line and of bounded length.
+    pub started: String,
+    /// The source, on one line and of bounded length.
+    pub source: String,
+}
+
+impl fmt::Display for UnfinishedRun {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "unfinished: run {} from {} began at {}; until it ends, the manifest describes the archive before it; the command that began it resumes it",
+            self.run, self.source, self.started
+        )
+    }
 }
 
 /// Verifies an archive until `shutdown`. It blocks, so its thread must not be one of `runtime`'s
@@ -67,6 +93,7 @@ pub fn verify(
     let archive = Reader { archive, runtime };
     let mut problems = Problems::default();
     let manifest = archive.manifest(&mut problems);
+    let unfinished_run = archive.unfinished_run(manifest.as_ref(), &mut problems);
     let prefixes = archive.prefixes(manifest.as_ref(), shutdown, &mut problems);
     on_prefixes(prefixes.len());
     let results = workers::for_each(&prefixes, shutdown, |prefix| {
@@ -89,6 +116,7 @@ pub fn verify(
     }
     verdict.damages = problems.damages;
     verdict.unreadable = problems.unreadable;
+    verdict.unfinished_run = unfinished_run;
     verdict
 }
 
@@ -120,6 +148,27 @@ impl Reader<'_> {
             Err(error) => problems.error(MANIFEST_NAME, &error),
         }
         None
+    }
+
+    /// The run that has begun and that the manifest does not name. Archives of version 0.1.0 have no record of a run.
+    fn unfinished_run(
+        &self,
+        manifest: Option<&Manifest>,
+        problems: &mut Problems,
+    ) -> Option<UnfinishedRun> {
+        let record = match self.runtime.block_on(run_record(self.archive)) {
+            Ok(record) => record.value?,
+            Err(error) => {
+                problems.error(RUN_RECORD_NAME, &error);
+                return None;
+            }
+        };
+        let is_finished = manifest.is_some_and(|manifest| manifest.run == Some(record.run.clone()));
+        (!is_finished).then(|| UnfinishedRun {
+            run: record.run,
+            started: one_line(&record.started),
+            source: one_line(&record.source),
+        })
     }
 
     /// The prefixes that the manifest names, and those that have a tar without being named.

@@ -2,7 +2,7 @@
 
 use crate::engine::range_body::{BODY_BYTES_MIN, LINE_BYTES_MAX, LINE_BYTES_MIN};
 use crate::engine::tar;
-use crate::limits::{CONTENT_LENGTH_MAX, ETAG_BYTES_MAX, RANGE_BYTES_MAX};
+use crate::limits::{CONTENT_LENGTH_MAX, ETAG_BYTES_MAX, RANGE_ATTEMPTS_MAX, RANGE_BYTES_MAX};
 use crate::protocol::crc32c::Crc32c;
 use crate::protocol::prefix::{Prefix, RANGES_PER_PREFIX, RangeName};
 use crate::protocol::run_id::RunId;
@@ -12,7 +12,6 @@ use std::ops::Range;
 /// How long the parts of an invocation took, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
 pub struct Seconds {
     /// From the start until the last range arrived.
     pub fetch: f64,
@@ -26,7 +25,6 @@ pub struct Seconds {
 /// entry's data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
 pub struct Report {
     /// The prefix.
     pub prefix: Prefix,
@@ -66,6 +64,9 @@ pub struct Report {
 /// A store's generation or ETag in a report, in bytes. GCS's have about 20 and 40.
 const STORE_TEXT_BYTES_MAX: usize = 256;
 
+/// Range requests of one invocation, if every range takes all its attempts.
+const REQUESTS_MAX: u64 = RANGES_PER_PREFIX as u64 * RANGE_ATTEMPTS_MAX as u64;
+
 /// Why a report cannot describe a tar of 4,096 valid ranges.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReportFault {
@@ -102,7 +103,7 @@ pub enum ReportFault {
     /// The object is too short for its entries, or longer than any tar.
     #[error("a tar of {0} bytes does not fit its index")]
     ContentLength(u64),
-    /// Fewer requests than ranges, or another difference than the retries.
+    /// Fewer requests than ranges, more than all attempts together, or another difference than the retries.
     #[error("{requests} requests and {retries} retries do not fit 4096 ranges")]
     Requests {
         /// As stated.
@@ -133,7 +134,7 @@ impl Report {
         }
         self.check_sizes()?;
         let spent = self.requests.checked_sub(u64::from(self.ranges));
-        if spent != Some(self.retries) {
+        if spent != Some(self.retries) || self.requests > REQUESTS_MAX {
             return Err(ReportFault::Requests {
                 requests: self.requests,
                 retries: self.retries,

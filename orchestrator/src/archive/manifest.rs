@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 /// One object of the archive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct ManifestObject {
     /// The prefix.
     pub prefix: Prefix,
@@ -43,7 +42,6 @@ impl ManifestObject {
 
 /// Sums over all prefixes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Totals {
     /// Prefixes.
     pub prefixes: u64,
@@ -99,7 +97,6 @@ impl std::iter::Sum for Totals {
 
 /// What an archive holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Always `prefix-tar`.
     pub tool: String,

@@ -46,7 +46,7 @@ pub(super) struct Run {
     #[command(flatten)]
     tuning: Tuning,
 
-    /// PEM file with CA certificates to trust besides the platform's
+    /// PEM file with certificates to trust besides the platform's: of CAs, or a server's own
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
 

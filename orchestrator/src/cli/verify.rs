@@ -37,7 +37,7 @@ pub(super) struct Verify {
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
 
-    /// PEM file with CA certificates to trust besides the platform's
+    /// PEM file with certificates to trust besides the platform's: of CAs, or a server's own
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
 
@@ -106,6 +106,9 @@ pub(super) fn print_problems(verdict: &Verdict) {
     }
     for unreadable in &verdict.unreadable {
         print_status(&format!("could not be read: {unreadable}"));
+    }
+    if let Some(unfinished) = &verdict.unfinished_run {
+        print_status(&unfinished.to_string());
     }
 }
 

@@ -206,17 +206,38 @@ fn a_manifest_that_contradicts_the_archive_or_itself_is_damaged() {
 }
 
 #[test]
+fn an_unfinished_run_is_named_and_is_no_damage() {
+    let folder = archive_of(&[ONE]);
+    let record = |run: &str| {
+        json!({
+            "tool": "prefix-tar", "version": "0.1.0", "run": run, "source": "http://127.0.0.1:1\u{1b}[2J",
+            "started": "2026-11-25T03:17:00Z", "force": true, "upload_seconds": 660, "closed": false,
+            "prefixes": []
+        })
+    };
+    let run = "20261125T031700Z-1a2b3c4d";
+    std::fs::write(folder.path().join("run.json"), record(run).to_string()).expect("written");
+    let verdict = folder_verdict(folder.path());
+    assert_eq!((verdict.damages, verdict.unreadable), (vec![], vec![]));
+    assert_eq!(
+        verdict.unfinished_run.expect("a run").to_string(),
+        "unfinished: run 20261125T031700Z-1a2b3c4d from http://127.0.0.1:1\\u{1b}[2J began at 2026-11-25T03:17:00Z; until it ends, the manifest describes the archive before it; the command that began it resumes it"
+    );
+    change_json(&folder.path().join("manifest.json"), |manifest| {
+        manifest["run"] = json!(run);
+    });
+    assert_eq!(folder_verdict(folder.path()).unfinished_run, None);
+}
+
+#[test]
 fn text_from_json_is_escaped_and_short() {
     let folder = archive_of(&[ONE]);
     let path = folder.path().join("00.json");
     change_json(&path, |report| {
-        report[format!("\u{1b}[2J{}", "x".repeat(100_000))] = json!(1);
+        report["prefix"] = json!(format!("\u{1b}[2J{}", "x".repeat(100_000)));
     });
     let damages = lines(&folder_verdict(folder.path()).damages);
-    assert!(
-        damages[0].contains("unknown field `\\u{1b}[2Jx"),
-        "{damages:?}"
-    );
+    assert!(damages[0].contains("\\u{1b}[2Jx"), "{damages:?}");
     assert!(damages[0].len() < 500, "{} bytes", damages[0].len());
 }
 
