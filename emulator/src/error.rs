@@ -172,13 +172,7 @@ impl StoreError {
             io::ErrorKind::QuotaExceeded => Self::QuotaExceeded,
             io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnlyFileSystem,
             io::ErrorKind::PermissionDenied => Self::FileAccessDenied { access, file },
-            _ if matches!(
-                Errno::from_io_error(error),
-                Some(Errno::MFILE | Errno::NFILE)
-            ) =>
-            {
-                Self::NoFileDescriptors
-            }
+            _ if lacks_file_descriptors(error) => Self::NoFileDescriptors,
             _ => Self::File {
                 access,
                 file,
@@ -246,6 +240,14 @@ impl From<StoreError> for io::Error {
     fn from(error: StoreError) -> Self {
         Self::other(error)
     }
+}
+
+/// Whether the system refused because the process, or the system, has no file descriptors left.
+pub fn lacks_file_descriptors(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE)
+    )
 }
 
 /// The name under which messages mention a file: the last part of its path. The rest of the path

@@ -6,13 +6,19 @@
 
 use crate::objects::open_without_waiting;
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// How the names of staged files begin. Object names must not.
 const STAGED_NAME_PREFIX: &str = ".prefix-tar-upload-";
+
+/// The permissions of a file, which the umask reduces. `tempfile` would make it private to its owner.
+const DEFAULT_MODE: u32 = 0o666;
+
+/// The permissions of a file that only its owner can read or write.
+const PRIVATE_MODE: u32 = 0o600;
 
 /// How many levels of folders are searched for abandoned files.
 const DEPTH_MAX: usize = 16;
@@ -30,10 +36,7 @@ pub(crate) fn is_staged_name(name: &OsStr) -> bool {
 /// # Errors
 /// The folder is not writable.
 pub fn create_in(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let staged = tempfile::Builder::new()
-        .prefix(STAGED_NAME_PREFIX)
-        .permissions(default_permissions())
-        .tempfile_in(folder)?;
+    let staged = create_with_mode(folder, DEFAULT_MODE)?;
     // On a file system without locks this fails, but then the file is never removed as abandoned.
     let _ = staged.as_file().try_lock();
     Ok(staged)
@@ -52,19 +55,26 @@ pub fn create_private(
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };
-    let mut staged = tempfile::Builder::new()
-        .prefix(STAGED_NAME_PREFIX)
-        .permissions(std::fs::Permissions::from_mode(0o600))
-        .tempfile_in(folder)?;
+    let mut staged = create_with_mode(folder, PRIVATE_MODE)?;
     write(staged.as_file_mut())?;
     staged.as_file().sync_all()?;
     staged.persist_noclobber(path)?;
     File::open(folder)?.sync_all()
 }
 
-/// Leaves the permissions to the umask. `tempfile` would make the file private to its owner.
-fn default_permissions() -> std::fs::Permissions {
-    std::fs::Permissions::from_mode(0o666)
+/// `tempfile` hides which error the system gave, and a caller has to tell a lack of file descriptors from others.
+fn create_with_mode(folder: &Path, mode: u32) -> io::Result<tempfile::NamedTempFile> {
+    let mut refusal = None;
+    tempfile::Builder::new()
+        .prefix(STAGED_NAME_PREFIX)
+        .make_in(folder, |path| {
+            let mut options = OpenOptions::new();
+            let options = options.read(true).write(true).create_new(true).mode(mode);
+            options
+                .open(path)
+                .inspect_err(|error| refusal = error.raw_os_error())
+        })
+        .map_err(|error| refusal.map_or(error, io::Error::from_raw_os_error))
 }
 
 /// Removes the staged files in `folder` and below that no process holds a lock on. Failures are
@@ -98,6 +108,16 @@ fn remove_abandoned_below(folder: &Path, depth: usize) {
 mod tests {
     use super::*;
     use std::io::Write as _;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn what_the_system_refused_can_be_told_from_the_error() {
+        let error = create_in(Path::new("/proc/nowhere")).expect_err("no such folder");
+        assert_eq!(
+            error.raw_os_error(),
+            Some(rustix::io::Errno::NOENT.raw_os_error())
+        );
+    }
 
     /// The files of a folder, with their permissions.
     fn files_of(folder: &Path) -> Vec<(String, u32)> {

@@ -136,7 +136,7 @@ async fn a_disk_that_is_full_is_said_in_one_message_and_leaves_nothing() {
         &["run", "--to", path_text(&disk), "--source", &url, "-p", "1"],
         &disk,
         1,
-        &["507 NoSpaceLeft", "/archive/00.tar"],
+        &["507 NoSpaceLeft", "/archive/00.tar", "free some space"],
     );
 }
 

@@ -3,7 +3,7 @@
 
 use super::layout::tar_name;
 use super::{Archive, Base, ReadError, StoredFile, StoredObject, TarReader};
-use emulator::error::StoreError;
+use emulator::error::{StoreError, lacks_file_descriptors};
 use emulator::objects::{Objects, current_generation};
 use nix::libc::{ELOOP, O_NOFOLLOW, O_NONBLOCK};
 use prefix_tar::protocol::crc32c::Crc32c;
@@ -42,16 +42,19 @@ impl FolderArchive {
     ) -> Result<Option<T>, ReadError> {
         let path = self.folder.join(file);
         let shown = path.display().to_string();
-        let unreadable = |reason: String| ReadError::Unreadable {
+        let unreadable = |reason: String, is_transient: bool| ReadError::Unreadable {
             file: shown.clone(),
             reason,
-            is_transient: false,
+            is_transient,
         };
         match tokio::task::spawn_blocking(move || work(&path)).await {
             Ok(Ok(done)) => Ok(Some(done)),
             Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Ok(Err(error)) => Err(unreadable(error.to_string())),
-            Err(error) => Err(unreadable(error.to_string())),
+            Ok(Err(error)) if lacks_file_descriptors(&error) => {
+                Err(unreadable(StoreError::NoFileDescriptors.to_string(), true))
+            }
+            Ok(Err(error)) => Err(unreadable(error.to_string(), false)),
+            Err(error) => Err(unreadable(error.to_string(), false)),
         }
     }
 }

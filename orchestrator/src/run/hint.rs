@@ -1,6 +1,7 @@
 //! Adds to a failure what the user can do about it. The component states only facts, because the
 //! flags are the orchestrator's.
 
+use crate::http_client::NO_FILE_DESCRIPTORS;
 use crate::tls::{IS_OF_CA, UNKNOWN_ISSUER, WRONG_SIGNATURE};
 use prefix_tar::protocol::failure::{CERTIFICATE_NOT_TRUSTED, Failure, FailureKind};
 
@@ -24,8 +25,24 @@ fn hint(failure: &Failure) -> Option<&'static str> {
         ) if may_be_private(&failure.message) => Some(
             "if it is self-signed or a private CA has issued it, name it or the CA with --ca-file",
         ),
+        (FailureKind::StoreStatus, Some(503 | 507)) => of_local_store(&failure.message),
         _ => None,
     }
+}
+
+/// What to do about a code of the local store. Google's has none of these.
+fn of_local_store(message: &str) -> Option<&'static str> {
+    [
+        ("NoSpaceLeft", "free some space on the store's disk"),
+        ("QuotaExceeded", "raise the disk quota of the store's user"),
+        (
+            "ReadOnlyFileSystem",
+            "the store's file system is read-only; remount it for writing",
+        ),
+        ("NoFileDescriptors", NO_FILE_DESCRIPTORS),
+    ]
+    .iter()
+    .find_map(|(code, hint)| message.contains(code).then_some(*hint))
 }
 
 /// Whether a certificate is not trusted because of its issuer. Only some hosts give the reason; the
@@ -58,6 +75,29 @@ mod tests {
             ..throttled
         };
         assert_eq!(with_hint(gone.clone()), gone);
+    }
+
+    #[test]
+    fn what_the_local_store_lacks_is_named_with_what_to_do() {
+        for (status, code, remedy) in [
+            (507, "NoSpaceLeft", "free some space"),
+            (507, "QuotaExceeded", "raise the disk quota"),
+            (507, "ReadOnlyFileSystem", "remount it"),
+            (503, "NoFileDescriptors", "ulimit -n"),
+        ] {
+            let message = format!("PUT of /archive/00.tar was answered {status} {code}");
+            let refused = Failure {
+                status: Some(status),
+                ..Failure::permanent(FailureKind::StoreStatus, message)
+            };
+            let hinted = with_hint(refused).message;
+            assert!(hinted.contains(remedy), "{hinted}");
+        }
+        let busy = Failure {
+            status: Some(503),
+            ..Failure::transient(FailureKind::StoreStatus, "PUT was answered 503 SlowDown")
+        };
+        assert_eq!(with_hint(busy.clone()), busy);
     }
 
     #[test]
