@@ -47,7 +47,10 @@ pub fn duration(duration: Duration) -> String {
         format!("{seconds:.2} s")
     } else {
         let whole = duration.as_secs();
-        format!("{} min {} s", whole / 60, whole % 60)
+        match (whole / 60, whole % 60) {
+            (minutes, 0) => format!("{minutes} min"),
+            (minutes, seconds) => format!("{minutes} min {seconds} s"),
+        }
     }
 }
 
@@ -78,6 +81,7 @@ mod tests {
         assert_eq!(memory(8 * 1024 * 1024), "8.0 MiB");
         assert_eq!(duration(Duration::from_millis(420)), "0.42 s");
         assert_eq!(duration(Duration::from_secs(185)), "3 min 5 s");
+        assert_eq!(duration(Duration::from_secs(600)), "10 min");
         assert_eq!(per_second(100, Duration::from_secs(2)), 50);
         assert_eq!(per_second(100, Duration::ZERO), 0);
     }

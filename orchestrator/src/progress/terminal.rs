@@ -9,7 +9,7 @@ use super::{
 use crate::host::InvocationProgress;
 use crate::humanize;
 use crate::run::event::RunEvent;
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 use prefix_tar::protocol::prefix::{Prefix, RANGES_PER_PREFIX};
 use prefix_tar::protocol::text::escaped;
 use std::collections::BTreeMap;
@@ -42,14 +42,22 @@ impl Terminal {
         let ranges = prefixes as u64 * u64::from(RANGES_PER_PREFIX);
         let bar = ProgressBar::with_draw_target(Some(ranges), draw_target(out));
         let style = ProgressStyle::with_template(
-            "[{elapsed_precise}] {bar:28} {human_pos}/{human_len} ranges, {rate}/s, {eta} left\n{msg}",
+            "[{elapsed_precise}] {bar:28} {human_pos}/{human_len} ranges, {rate}/s, {left}\n{msg}",
         );
         if let Ok(style) = style {
             let rate = |state: &ProgressState, out: &mut dyn Write| {
                 // The next redraw makes up for one that failed.
                 let _ = write!(out, "{}", humanize::grouped(state.per_sec() as u64));
             };
-            bar.set_style(style.progress_chars("=> ").with_key("rate", rate));
+            let left = |state: &ProgressState, out: &mut dyn Write| {
+                let _ = match state.per_sec() {
+                    // During an outage, indicatif's estimate is 0 s.
+                    ..1.0 => out.write_str("time left unknown"),
+                    _ => write!(out, "{:#} left", HumanDuration(state.eta())),
+                };
+            };
+            let style = style.with_key("rate", rate).with_key("left", left);
+            bar.set_style(style.progress_chars("=> "));
         }
         bar.enable_steady_tick(TICK);
         Self {
