@@ -112,6 +112,7 @@ async fn the_buckets_client_replaces_connections_of_http1_that_died_while_idle()
     let client = bucket.client(ClientLimits {
         attempt_time_max: SHORT,
         liveness: NO_PINGS,
+        ..ClientLimits::default()
     });
     // A body that is not read to its end keeps its connection.
     let mut bodies = Vec::new();
@@ -132,6 +133,7 @@ async fn the_buckets_client_replaces_a_dead_connection_of_http2_after_a_timeout(
     let client = bucket.client(ClientLimits {
         attempt_time_max: SHORT,
         liveness: NO_PINGS,
+        ..ClientLimits::default()
     });
     find(&client).await;
     find_after_a_freeze(&bucket, &client).await;
