@@ -13,6 +13,7 @@
 //! - `store_faults`: a failed upload is retried, unless the store already has the object or denies
 //!   access.
 //! - `resume`: a killed run resumes where it stopped.
+//! - `killed`: a run that is killed at any moment and started again ends as if it had not been killed.
 //! - `soak`: runs survive random faults of both source and store.
 //! - `limits`: the limits that a peer can reach over the network are exact.
 //! - `secrets`: signed URLs, tokens and keys do not leak.
@@ -48,6 +49,7 @@ mod cases {
     mod door;
     mod emulator;
     mod hosts;
+    mod killed;
     mod limits;
     mod memory;
     mod permissions;
