@@ -85,19 +85,25 @@ impl Attempts {
             return None;
         }
         let requested = requested_wait(failure);
-        match self.liveness.diagnose(failure, began, Instant::now()) {
+        let now = Instant::now();
+        match self.liveness.diagnose(failure, began, now) {
             Diagnosis::Outage { elapsed } => {
+                let give_up_after = self.settings.give_up_after;
+                // The last attempt begins when the time is over, so that an outage of just this
+                // length is ridden out, too.
+                let is_over = elapsed.saturating_sub(now - began) >= give_up_after;
                 let is_hopeless = !self.settings.waits_for_source
                     && !self.liveness.alive.is_cancelled()
                     && progress.attempt >= ATTEMPTS_BEFORE_LIFE_MAX;
-                if is_hopeless || elapsed >= self.settings.give_up_after {
+                if is_hopeless || is_over {
                     return None;
                 }
-                let wait = progress.outage_waits.next()?.max(requested);
+                let left = give_up_after.saturating_sub(elapsed);
+                let wait = progress.outage_waits.next()?.min(left).max(requested);
                 let outage = RunEvent::Outage {
                     failure: failure.clone(),
                     elapsed,
-                    give_up_after: self.settings.give_up_after,
+                    give_up_after,
                 };
                 event::send(&self.events, outage).await;
                 Some(wait)

@@ -13,6 +13,7 @@ use prefix_tar::protocol::job::Job;
 use prefix_tar::protocol::report::Report;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const SOURCE: &str = "http://127.0.0.1:1";
@@ -35,6 +36,10 @@ struct ScriptedHost {
     store: Arc<MemoryStore>,
     deeds: Mutex<BTreeMap<Prefix, Vec<Deed>>>,
     jobs: Mutex<Vec<(Prefix, Option<u64>)>>,
+    /// When the latest invocation began.
+    latest: Mutex<Option<Instant>>,
+    /// How long every invocation takes.
+    takes: Duration,
     hangs: bool,
     /// Reports no progress.
     is_mute: bool,
@@ -46,6 +51,8 @@ impl Default for ScriptedHost {
             store: Arc::new(MemoryStore::new(Arc::default(), Arc::new(Open))),
             deeds: Mutex::default(),
             jobs: Mutex::default(),
+            latest: Mutex::default(),
+            takes: Duration::ZERO,
             hangs: false,
             is_mute: false,
         }
@@ -80,9 +87,11 @@ impl Host for ScriptedHost {
             .lock()
             .expect("not poisoned")
             .push((job.prefix, job.content_length));
+        *self.latest.lock().expect("not poisoned") = Some(Instant::now());
         if self.hangs {
             std::future::pending::<()>().await;
         }
+        tokio::time::sleep(self.takes).await;
         let deed = {
             let mut deeds = self.deeds.lock().expect("not poisoned");
             deeds.get_mut(&job.prefix).and_then(Vec::pop)
@@ -394,16 +403,20 @@ async fn an_outage_is_ridden_out_and_its_attempts_do_not_count() {
 }
 
 #[tokio::test]
-async fn an_outage_that_lasts_too_long_ends_the_run() {
+async fn an_outage_that_lasts_too_long_ends_the_run_after_a_last_attempt() {
     let refused = || Failure::transient(FailureKind::SourceUnreachable, "refused");
     let mut host = scripted(&[(1, vec![refused(); 2000])]);
     host.is_mute = true;
+    // An attempt that began before the time was over fails after it.
+    host.takes = Duration::from_millis(40);
     let mut scene = Scene::new(host);
-    scene.give_up_after = Duration::from_millis(50);
-    let began = std::time::Instant::now();
+    scene.give_up_after = Duration::from_millis(100);
+    let began = Instant::now();
     let (outcome, _) = scene.run(2, 1).await;
     assert_eq!((outcome.stored.len(), outcome.failed.len()), (1, 1));
-    assert!(began.elapsed() >= Duration::from_millis(50));
+    let latest = scene.host.latest.lock().expect("not poisoned");
+    let latest = latest.expect("an invocation") - began - scene.host.takes;
+    assert!(latest >= scene.give_up_after, "{latest:?}");
 }
 
 #[tokio::test]
