@@ -9,6 +9,7 @@
 //! - `death`: an invocation that dies leaves nothing behind.
 //! - `source_faults`: a faulty source is retried, or the failure names it.
 //! - `dead_connections`: a connection that dies silently costs a run seconds, and no attempt.
+//! - `outages`: a run rides out an outage of the source and the store.
 //! - `certificates`: a certificate that is not trusted is refused with the reason.
 //! - `store_faults`: a failed upload is retried, unless the store already has the object or denies
 //!   access.
@@ -52,6 +53,7 @@ mod cases {
     mod killed;
     mod limits;
     mod memory;
+    mod outages;
     mod permissions;
     mod platform_limits;
     mod range_api;

@@ -1,4 +1,5 @@
-//! A TCP relay whose connections can die silently: they stay open, but nothing passes any more.
+//! A TCP relay whose connections can die silently, when they stay open but nothing passes any more, or
+//! be refused.
 
 use super::DEADLINE;
 use super::source::listener;
@@ -8,12 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 /// The most that one read returns, in bytes.
 const CHUNK_BYTES_MAX: usize = 64 * 1024;
+
+/// Connections that wait to be accepted.
+const BACKLOG_MAX: u32 = 1024;
 
 /// A relay in front of one server. Dropping it closes every connection.
 pub(crate) struct Relay {
@@ -30,6 +34,8 @@ struct Traffic {
     freezes: watch::Sender<u32>,
     /// Whether new connections are frozen from the start.
     is_outage: AtomicBool,
+    /// Whether connections are refused.
+    is_refusing: watch::Sender<bool>,
 }
 
 impl Relay {
@@ -41,6 +47,7 @@ impl Relay {
             forwarded: watch::Sender::new(0),
             freezes: watch::Sender::new(0),
             is_outage: AtomicBool::new(false),
+            is_refusing: watch::Sender::new(false),
         });
         let task = tokio::spawn(accept(listening, server, Arc::clone(&traffic)));
         Self {
@@ -67,6 +74,11 @@ impl Relay {
         }
     }
 
+    /// Refuses new connections and closes those that exist, or accepts again.
+    pub(crate) fn set_refusing(&self, is_refusing: bool) {
+        self.traffic.is_refusing.send_replace(is_refusing);
+    }
+
     /// How many connections there have been.
     pub(crate) fn accepted(&self) -> usize {
         self.traffic.accepted.load(Ordering::Relaxed)
@@ -89,17 +101,32 @@ impl Drop for Relay {
     }
 }
 
-async fn accept(listening: TcpListener, server: SocketAddr, traffic: Arc<Traffic>) {
+async fn accept(mut listening: TcpListener, server: SocketAddr, traffic: Arc<Traffic>) {
     let mut connections = JoinSet::new();
-    while let Ok((near, _)) = listening.accept().await {
+    let mut refusing = traffic.is_refusing.subscribe();
+    loop {
+        let near = tokio::select! {
+            accepted = listening.accept() => match accepted {
+                Ok((near, _)) => near,
+                Err(_) => return,
+            },
+            () = until_refusing(&mut refusing, true) => {
+                connections.shutdown().await;
+                let refused = refuse(listening).expect("the port");
+                until_refusing(&mut refusing, false).await;
+                listening = refused.listen(BACKLOG_MAX).expect("the port");
+                continue;
+            }
+        };
         let mut freezes = traffic.freezes.subscribe();
         let is_outage = traffic.is_outage.load(Ordering::Relaxed);
         traffic.accepted.fetch_add(1, Ordering::Relaxed);
         let traffic = Arc::clone(&traffic);
         connections.spawn(async move {
-            let (mut near, Ok(mut far)) = (near, TcpStream::connect(server).await) else {
+            let Ok(mut far) = TcpStream::connect(server).await else {
                 return;
             };
+            let mut near = near;
             // Nagle's algorithm would add a delay.
             let _ = (near.set_nodelay(true), far.set_nodelay(true));
             if !is_outage {
@@ -113,6 +140,23 @@ async fn accept(listening: TcpListener, server: SocketAddr, traffic: Arc<Traffic
             std::future::pending().await
         });
     }
+}
+
+/// Waits until connections are refused, or not any more. The traffic keeps the sender.
+async fn until_refusing(refusing: &mut watch::Receiver<bool>, is_refusing: bool) {
+    let changed = refusing.wait_for(|current| *current == is_refusing);
+    changed.await.expect("a relay");
+}
+
+/// Stops listening. A socket that is bound but does not listen keeps the port from others, and the
+/// system refuses its connections.
+fn refuse(listening: TcpListener) -> io::Result<TcpSocket> {
+    let address = listening.local_addr()?;
+    drop(listening);
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 /// Relays both directions until either ends.
