@@ -11,6 +11,7 @@ pub(crate) mod hosts;
 pub(crate) mod latency;
 pub(crate) mod nginx;
 pub(crate) mod program;
+pub(crate) mod refusing_store;
 pub(crate) mod relay;
 pub(crate) mod source;
 pub(crate) mod store_program;

@@ -3,9 +3,14 @@
 
 use crate::harness::faulty_source::{FaultySource, body_of};
 use crate::harness::program::{output, texts};
+use crate::harness::refusing_store::RefusingStore;
 use crate::harness::store_program::StoreProgram;
 use crate::harness::{expected_tar, files_of, verified};
+use emulator::error::StoreError;
+use http::Method;
 use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const LINES: u64 = 5;
 const PATH: &str = "2026-11";
@@ -128,4 +133,53 @@ async fn an_account_that_may_only_read_objects_fails_before_it_fetches_anything(
     );
     assert_eq!(source.faults().range_requests(), 0, "{printed}");
     assert!(!store.archive(PATH).exists(), "something was stored");
+}
+
+/// When an account loses the permission to read.
+mod loss {
+    pub(super) const NEVER: u64 = 0;
+    pub(super) const AFTER_THE_FIRST_REPORT: u64 = 1;
+    pub(super) const LOST: u64 = 2;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_may_not_read_any_more_does_not_take_an_older_tar_for_its_own() {
+    let lines = Arc::new(AtomicU64::new(LINES));
+    let served = Arc::clone(&lines);
+    let bodies = move |range| body_of(range, served.load(Ordering::Relaxed));
+    let source = FaultySource::start(bodies, |_, _| None).await;
+    let state = Arc::new(AtomicU64::new(loss::NEVER));
+    let watched = Arc::clone(&state);
+    let store = RefusingStore::start(move |parts, _| {
+        let is_report = parts.method == Method::PUT && parts.uri.path().ends_with("/00.json");
+        if is_report && watched.load(Ordering::Relaxed) == loss::AFTER_THE_FIRST_REPORT {
+            watched.store(loss::LOST, Ordering::Relaxed);
+        }
+        let is_read = parts.method == Method::GET || parts.method == Method::HEAD;
+        let is_denied = is_read && watched.load(Ordering::Relaxed) == loss::LOST;
+        is_denied.then_some(StoreError::PermissionDenied("storage.objects.get"))
+    })
+    .await;
+    let url = source.url().to_string();
+    let run = async || {
+        let run = ["run", "-p", "2", "--parallel", "1", "--force", "--source"];
+        output(store.command(&[&run[..], &[&url, "--to"]].concat())).await
+    };
+    let old = run().await;
+    assert_eq!(old.status.code(), Some(0), "{}", texts(&old));
+
+    lines.store(LINES + 1, Ordering::Relaxed);
+    state.store(loss::AFTER_THE_FIRST_REPORT, Ordering::Relaxed);
+    let denied = run().await;
+    assert_eq!(denied.status.code(), Some(1), "{}", texts(&denied));
+    assert_eq!(state.load(Ordering::Relaxed), loss::LOST);
+
+    state.store(loss::NEVER, Ordering::Relaxed);
+    let resumed = run().await;
+    assert_eq!(resumed.status.code(), Some(0), "{}", texts(&resumed));
+    for name in ["00", "01"] {
+        let tar = std::fs::read(store.archive().join(format!("{name}.tar"))).expect("a tar");
+        let expected = expected_tar(name, |range| body_of(range, LINES + 1));
+        assert!(tar == expected, "{name} is of the older state");
+    }
 }

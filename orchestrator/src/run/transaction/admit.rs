@@ -145,7 +145,12 @@ impl Transaction {
     async fn find(&self, prefix: Prefix) -> Result<Found, TransactionError> {
         let record = self.held().record;
         let Some(object) = self.archive().object(prefix).await? else {
-            return Ok(Found::Replaceable(None));
+            // To an account that may not read any more, every object seems absent. If its base were forgotten, the tar
+            // of an earlier run would later count as this run's. `run.json` is never removed, so it tells.
+            return Ok(match self.confirm().await? {
+                Confirmed::Unchanged => Found::Replaceable(None),
+                Confirmed::Changed => Found::Changed,
+            });
         };
         if let Some((report, _)) = whole(prefix, self.archive()).await?
             && report.source == record.source
