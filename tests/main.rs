@@ -10,6 +10,7 @@
 //! - `source_faults`: a faulty source is retried, or the failure names it.
 //! - `dead_connections`: a connection that dies silently costs a run seconds, and no attempt.
 //! - `outages`: a run rides out an outage of the source and the store.
+//! - `clock`: a run into a bucket completes although the clock steps.
 //! - `certificates`: a certificate that is not trusted is refused with the reason.
 //! - `store_faults`: a failed upload is retried, unless the store already has the object or denies
 //!   access.
@@ -41,6 +42,7 @@ mod cases {
     mod archive;
     mod bucket;
     mod certificates;
+    mod clock;
     mod command_line;
     mod credentials;
     mod damage;

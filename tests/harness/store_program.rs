@@ -37,6 +37,11 @@ impl StoreProgram {
         (store, log)
     }
 
+    /// Starts a store whose command a test changes first.
+    pub(crate) fn start_changed(change: impl FnOnce(&mut Command) -> &mut Command) -> Self {
+        Self::spawn(&[], change)
+    }
+
     fn spawn(options: &[&str], change: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let buckets = folder.path().join("buckets");
