@@ -4,7 +4,13 @@ TARGET := wasm32-wasip2
 CARGO := cargo
 
 FUZZ_SECONDS ?= 300
+FUZZ := $(CARGO) fuzz
+# Stable Rust has no sanitizers; libFuzzer's coverage and the assertions need none.
+FUZZ_FLAGS := --fuzz-dir . --sanitizer none --target-dir $(CURDIR)/target/fuzz
 FUZZ_TARGETS := range_check inflate job report signature range_request tar_check archive_json
+
+# The seed of the faults in a short soak.
+SOAK_SEED ?= 1
 
 SCHEMAS := run-event component-event report manifest run-record
 
@@ -12,10 +18,10 @@ SCHEMAS := run-event component-event report manifest run-record
 FEATURES := $(CARGO) tree --locked --prefix none --format '{p} [{f}]'
 SORTED := sed 's/ (\*)$$//; s/ (proc-macro)//' | sort -u
 
-.PHONY: help demo test soak fuzz build dist schemas bench lint toolchain
+.PHONY: help demo test soak soak-short fuzz build dist schemas bench lint toolchain
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
 
 toolchain:
 	@rustup show active-toolchain >/dev/null 2>&1 || rustup toolchain install
@@ -27,12 +33,17 @@ demo: toolchain ## See it work, offline, and what it costs
 test: toolchain ## Run every test
 	$(CARGO) test --release --locked --workspace
 
-soak: toolchain ## Run the long tests: five seeds of faults, silent peers, and prefixes from far away
+soak: toolchain ## Run the long tests: faults, kills, outages, silent peers, and prefixes from far away
 	$(CARGO) test --release --locked --package orchestrator --test end_to_end -- --ignored --nocapture
 
+soak-short: toolchain ## Run the faults of one seed, SOAK_SEED, in less than a minute
+	SOAK_SEED=$(SOAK_SEED) $(CARGO) test --release --locked --package orchestrator --test end_to_end -- \
+		--ignored --nocapture although_one_request_in_twenty_fails
+
 fuzz: toolchain ## Run every fuzz target for FUZZ_SECONDS (needs cargo-fuzz)
+	cd tests/fuzz && $(FUZZ) build $(FUZZ_FLAGS)
 	@for target in $(FUZZ_TARGETS); do \
-		(cd tests/fuzz && $(CARGO) fuzz run --fuzz-dir . --sanitizer none $$target -- \
+		(cd tests/fuzz && $(FUZZ) run $(FUZZ_FLAGS) $$target -- \
 			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -print_final_stats=1) || exit 1; \
 	done
 
