@@ -41,10 +41,13 @@ pub(super) async fn complete(
         let Err(error) = transaction.finish(stored, &finished).await else {
             break;
         };
-        let elapsed = outage.get_or_insert(began).elapsed();
-        let wait = waits
-            .next()
-            .filter(|_| is_outage(&error) && elapsed < give_up_after);
+        let since = *outage.get_or_insert(began);
+        let elapsed = since.elapsed();
+        // The last attempt begins when the time is over.
+        let is_over = began.duration_since(since) >= give_up_after;
+        let left = give_up_after.saturating_sub(elapsed);
+        let wait = waits.next().map(|wait| wait.min(left));
+        let wait = wait.filter(|_| is_outage(&error) && !is_over);
         let Some(wait) = wait else {
             return Err(error);
         };
