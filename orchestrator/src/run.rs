@@ -5,9 +5,9 @@ mod completion;
 pub mod dispatch;
 pub mod event;
 pub mod hint;
-mod liveness;
 #[cfg(test)]
 mod memory_store;
+mod outage;
 pub mod outcome;
 pub mod plan;
 mod resume;

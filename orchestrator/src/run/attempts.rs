@@ -4,7 +4,7 @@
 use super::dispatch::DispatchSettings;
 use super::event::{self, RunEvent};
 use super::hint::with_hint;
-use super::liveness::{Diagnosis, Liveness};
+use super::outage::{Diagnosis, OutageDetector};
 use super::outcome::{FailedPrefix, StoredPrefix};
 use super::retry::{ATTEMPTS_BEFORE_LIFE_MAX, RETRY_AFTER_MAX, outage_waits, waits};
 use super::transaction::{Admission, Transaction};
@@ -26,7 +26,7 @@ pub(super) struct Attempts {
     pub(super) transaction: Arc<Transaction>,
     pub(super) settings: DispatchSettings,
     pub(super) shutdown: CancellationToken,
-    pub(super) liveness: Arc<Liveness>,
+    pub(super) outages: Arc<OutageDetector>,
     pub(super) events: mpsc::Sender<RunEvent>,
 }
 
@@ -86,14 +86,14 @@ impl Attempts {
         }
         let requested = requested_wait(failure);
         let now = Instant::now();
-        match self.liveness.diagnose(failure, began, now) {
+        match self.outages.diagnose(failure, began, now) {
             Diagnosis::Outage { elapsed } => {
                 let give_up_after = self.settings.give_up_after;
                 // The last attempt begins when the time is over, so that an outage of just this
                 // length is ridden out, too.
                 let is_over = elapsed.saturating_sub(now - began) >= give_up_after;
                 let is_hopeless = !self.settings.waits_for_source
-                    && !self.liveness.alive.is_cancelled()
+                    && !self.outages.alive.is_cancelled()
                     && progress.attempt >= ATTEMPTS_BEFORE_LIFE_MAX;
                 if is_hopeless || is_over {
                     return None;
@@ -209,7 +209,7 @@ impl Attempts {
     }
 
     fn note_progress(&self) {
-        if let Some(elapsed) = self.liveness.progress(Instant::now()) {
+        if let Some(elapsed) = self.outages.progress(Instant::now()) {
             // If the queue is full, the next progress shows as much.
             let _ = self.events.try_send(RunEvent::OutageEnded { elapsed });
         }

@@ -3,7 +3,7 @@
 
 use super::attempts::Attempts;
 use super::event::{self, RunEvent};
-use super::liveness::Liveness;
+use super::outage::OutageDetector;
 use super::outcome::Outcome;
 use super::shutdown::Shutdown;
 use super::transaction::Transaction;
@@ -55,8 +55,8 @@ pub async fn run(
     let mut in_progress = JoinSet::new();
     let mut outcome = Outcome::default();
     let mut failures_in_a_row = 0;
-    let liveness = Arc::new(Liveness::new());
-    let alive = liveness.alive.clone();
+    let outages = Arc::new(OutageDetector::new());
+    let alive = outages.alive.clone();
     loop {
         let is_ending =
             shutdown.graceful.is_cancelled() || failures_in_a_row >= FAILURES_IN_A_ROW_MAX;
@@ -74,7 +74,7 @@ pub async fn run(
                 transaction: Arc::clone(&transaction),
                 settings,
                 shutdown: shutdown.graceful.clone(),
-                liveness: Arc::clone(&liveness),
+                outages: Arc::clone(&outages),
                 events: events.clone(),
             };
             in_progress.spawn(attempts.run());

@@ -1,6 +1,6 @@
-//! [`Liveness`]: tells an outage, which a run rides out, from a fault in one prefix.
+//! Distinguishes an outage of the source, the store or the host, which a run waits out, from a fault of one prefix.
 //!
-//! During an outage, nobody makes progress. As long as anybody does, a failure is the prefix's own.
+//! During an outage, no prefix makes progress. As long as any does, a failure is the prefix's own.
 
 use prefix_tar::protocol::failure::{Failure, FailureKind};
 use std::sync::{Mutex, PoisonError};
@@ -10,27 +10,27 @@ use tokio_util::sync::CancellationToken;
 /// What an attempt that made no progress says about the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Diagnosis {
-    /// Somebody made progress meanwhile, or the failure is not one of an outage.
+    /// Some prefix made progress meanwhile, or an outage does not cause such failures.
     OwnFault,
-    /// Nobody has made progress for this long.
+    /// No prefix has made progress for a while.
     Outage {
-        /// Since the last progress of anybody.
+        /// Since the last progress of any prefix.
         elapsed: Duration,
     },
 }
 
-/// When anybody in a run last made progress.
+/// Watches when any prefix of a run last made progress.
 #[derive(Debug)]
-pub(super) struct Liveness {
+pub(super) struct OutageDetector {
     /// Cancelled as a signal that the source has delivered a range.
     pub(super) alive: CancellationToken,
     last_progress: Mutex<Instant>,
-    /// Since when the present outage lasts, if it was reported.
+    /// When the present outage began, if one was diagnosed.
     outage: Mutex<Option<Instant>>,
 }
 
-impl Liveness {
-    /// A run that begins now.
+impl OutageDetector {
+    /// The detector of a run that begins now.
     pub(super) fn new() -> Self {
         Self {
             alive: CancellationToken::new(),
@@ -39,7 +39,7 @@ impl Liveness {
         }
     }
 
-    /// Notes that a range or a tar has arrived `now`. Returns how long the outage lasted that this ends.
+    /// Notes that a range or a tar has arrived `now`. If this ends an outage, returns how long it lasted.
     pub(super) fn progress(&self, now: Instant) -> Option<Duration> {
         self.alive.cancel();
         *lock(&self.last_progress) = now;
@@ -88,39 +88,39 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_when_nobody_makes_progress() {
-        let liveness = Liveness::new();
+    fn an_outage_is_when_no_prefix_makes_progress() {
+        let outages = OutageDetector::new();
         let began = Instant::now();
         let after = |seconds| began + Duration::from_secs(seconds);
-        liveness.progress(began);
+        outages.progress(began);
         let outage = |seconds| Diagnosis::Outage {
             elapsed: Duration::from_secs(seconds),
         };
         assert_eq!(
-            liveness.diagnose(&unreachable(), began, after(20)),
+            outages.diagnose(&unreachable(), began, after(20)),
             outage(20)
         );
         assert_eq!(
-            liveness.diagnose(&unreachable(), after(20), after(22)),
+            outages.diagnose(&unreachable(), after(20), after(22)),
             outage(22)
         );
-        assert_eq!(liveness.progress(after(25)), Some(Duration::from_secs(25)));
-        assert_eq!(liveness.progress(after(26)), None);
-        // Somebody else's progress makes it a fault of the prefix that failed.
-        let diagnosis = liveness.diagnose(&unreachable(), after(22), after(27));
+        assert_eq!(outages.progress(after(25)), Some(Duration::from_secs(25)));
+        assert_eq!(outages.progress(after(26)), None);
+        // The progress of another prefix makes it a fault of the one that failed.
+        let diagnosis = outages.diagnose(&unreachable(), after(22), after(27));
         assert_eq!(diagnosis, Diagnosis::OwnFault);
     }
 
     #[test]
     fn an_invalid_range_and_a_permanent_failure_are_no_outage() {
-        let liveness = Liveness::new();
+        let outages = OutageDetector::new();
         let began = Instant::now();
         for failure in [
             Failure::transient(FailureKind::RangeInvalid, "unsorted"),
             Failure::transient(FailureKind::Died, "trap"),
             Failure::permanent(FailureKind::SourceStatus, "404"),
         ] {
-            let diagnosis = liveness.diagnose(&failure, began, Instant::now());
+            let diagnosis = outages.diagnose(&failure, began, Instant::now());
             assert_eq!(diagnosis, Diagnosis::OwnFault);
         }
     }
