@@ -7,6 +7,7 @@
 //!   source uses.
 //! - `memory`: the component stays within its memory cap, and oversized ranges fail cleanly.
 //! - `death`: an invocation that dies leaves nothing behind.
+//! - `source_bodies`: whole bodies enter a tar in every form that HTTP allows, and no others do.
 //! - `source_faults`: a faulty source is retried, or the failure names it.
 //! - `dead_connections`: a connection that dies silently costs a run seconds, and no attempt.
 //! - `outages`: a run rides out an outage of the source and the store.
@@ -63,6 +64,7 @@ mod cases {
     mod resume;
     mod secrets;
     mod soak;
+    mod source_bodies;
     mod source_faults;
     mod stopping;
     mod store_faults;
