@@ -9,7 +9,6 @@ pub(crate) mod faulty_store;
 pub(crate) mod google;
 pub(crate) mod hosts;
 pub(crate) mod latency;
-pub(crate) mod nginx;
 pub(crate) mod program;
 pub(crate) mod refusing_store;
 pub(crate) mod relay;

@@ -1,7 +1,8 @@
 //! End-to-end tests: the real component and the shipped program, over real sockets.
 //!
-//! All tests are in one binary, so that linking happens once. `harness` provides what the tests
-//! need. `cases` holds the tests, one file per topic:
+//! All tests are in one binary, so that linking happens once, except those that need something which
+//! may not be installed: `external.rs`. `harness` provides what the tests need. `cases` holds the
+//! tests, one file per topic:
 //!
 //! - `archive`: the archive matches the source byte for byte, whatever protocol or encoding the
 //!   source uses.
@@ -23,7 +24,6 @@
 //! - `bucket`: a run to `gs://` uses signed URLs only.
 //! - `credentials`: URLs can be signed without a key file.
 //! - `permissions`: each of Google's roles allows exactly the commands that it should.
-//! - `hosts`: the same component file behaves alike on every host.
 //! - `remote`: a run can use components on other machines.
 //! - `door`: the component rejects requests that are not valid jobs.
 //! - `platform_limits`: one prefix fits the published limits of serverless platforms.
@@ -52,7 +52,6 @@ mod cases {
     mod deploy;
     mod door;
     mod emulator;
-    mod hosts;
     mod killed;
     mod limits;
     mod memory;

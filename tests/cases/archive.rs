@@ -1,6 +1,5 @@
 //! The archive matches the source byte for byte, whatever protocol or encoding the source uses.
 
-use crate::harness::nginx::Nginx;
 use crate::harness::source::{Reply, Source, valid_body};
 use crate::harness::{
     assert_extracts_to, files_of, generated, run, run_config, run_whole, tars_of, verified,
@@ -13,7 +12,7 @@ use prefix_tar::protocol::source::Encoding;
 use std::collections::BTreeMap;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_same_ranges_give_the_same_tars_from_every_server_and_for_every_window() {
+async fn the_same_ranges_give_the_same_tars_with_and_without_gzip_and_for_every_window() {
     let ranges = generated("00-01", HASHES_PER_RANGE);
     let archive = tempfile::tempdir().expect("a folder");
     let source = Source::of_folder(ranges.path()).await;
@@ -34,28 +33,6 @@ async fn the_same_ranges_give_the_same_tars_from_every_server_and_for_every_wind
         let what = format!("window {window}");
         same(&|config| config.dispatch.window = Some(window), &what).await;
     }
-
-    let Some(nginx) = Nginx::start(ranges.path()) else {
-        return;
-    };
-    same(&|config| config.source = nginx.plain(), "nginx").await;
-    let gzip = |config: &mut orchestrator::run::RunConfig| {
-        config.source = nginx.gzip();
-        config.encoding = Some(Encoding::Gzip);
-    };
-    same(&gzip, "nginx with gzip").await;
-    let seen = nginx.protocols_seen();
-    assert!(!seen.contains("HTTP/2.0"), "{seen:?}");
-    for window in [1, 64, 128] {
-        let tls = |config: &mut orchestrator::run::RunConfig| {
-            config.source = nginx.tls();
-            config.ca_file = Some(nginx.ca_file());
-            config.dispatch.window = Some(window);
-        };
-        same(&tls, "nginx over TLS with HTTP/2 and a private CA").await;
-    }
-    let seen = nginx.protocols_seen();
-    assert!(seen.contains("HTTP/2.0"), "{seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,13 +1,13 @@
 //! Certificates of a source over TLS: which ones `--ca-file` makes trusted, and what a refusal says.
 
-use crate::harness::certificates::{CA_FILE, CERTIFICATE_FILE, KEY_FILE, write, write_self_signed};
+use crate::harness::certificates::{CA_FILE, write, write_self_signed};
 use crate::harness::faulty_source::{body_of, good_answer};
-use crate::harness::program::{orchestrator, output, skipped, succeeds, texts};
+use crate::harness::program::{orchestrator, output, texts};
 use crate::harness::tls_server::TlsServer;
 use crate::harness::{expected_tar, tars_of};
 use rcgen::{IsCa, date_time_ymd};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 const LINES: u64 = 5;
 
@@ -87,40 +87,4 @@ async fn a_refused_certificate_is_refused_with_the_reason() {
     write(other.path(), &["localhost"]);
     let reason = "its issuer is unknown";
     is_refused(other.path(), Some(&ca_file), reason, true).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_openssl_req_makes_is_trusted_if_it_is_named() {
-    if Command::new("openssl").arg("version").output().is_err() {
-        skipped("openssl is not installed");
-        return;
-    }
-    let folder = tempfile::tempdir().expect("a folder");
-    for extension in [
-        "subjectAltName=DNS:localhost",
-        "basicConstraints=critical,CA:FALSE",
-    ] {
-        let (certificate, key) = (
-            folder.path().join(CERTIFICATE_FILE),
-            folder.path().join(KEY_FILE),
-        );
-        let mut arguments = vec![
-            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-        ];
-        arguments.extend([
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost",
-        ]);
-        if !extension.starts_with("subjectAltName") {
-            arguments.extend(["-addext", extension]);
-        }
-        let mut arguments: Vec<_> = arguments.into_iter().map(AsRef::as_ref).collect();
-        arguments.extend(["-keyout".as_ref(), key.as_os_str(), "-out".as_ref()]);
-        arguments.push(certificate.as_os_str());
-        succeeds("openssl", &arguments);
-        std::fs::copy(&certificate, folder.path().join(CA_FILE)).expect("a copy");
-        runs(folder.path()).await;
-    }
 }

@@ -1,9 +1,9 @@
 //! Commands report their results and errors clearly.
 
-use crate::harness::program::{Background, orchestrator, skipped, succeeds, texts};
+use crate::harness::program::{Background, orchestrator, texts};
 use crate::harness::source::{Reply, Source, valid_body};
 use crate::harness::store_program::StoreProgram;
-use crate::harness::{files_of, generated, nginx, repository, run_config, run_whole};
+use crate::harness::{files_of, generated, repository, run_config, run_whole};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -95,16 +95,6 @@ async fn a_source_that_cannot_be_used_is_said_in_one_message() {
         1,
         &["answered 404", &url, "range 00000", "8 prefixes"],
     );
-    let ranges = generated("00", 5);
-    if let Some(nginx) = nginx::Nginx::start(ranges.path()) {
-        let url = nginx.tls().to_string();
-        fails(
-            &["run", "--to", to, "--source", &url, "-p", "1"],
-            folder.path(),
-            1,
-            &["TLS certificate is not trusted", "--ca-file", &url],
-        );
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,45 +109,6 @@ async fn a_destination_that_cannot_be_written_is_said_in_one_message() {
         1,
         &["cannot create the destination", path_text(&below)],
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_is_full_is_said_in_one_message_and_leaves_nothing() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let disk = folder.path().join("disk");
-    std::fs::create_dir(&disk).expect("a folder");
-    let Some(_mounted) = Mounted::small(&disk) else {
-        skipped("a tmpfs cannot be mounted here (it needs root)");
-        return;
-    };
-    let source = Source::answering(|range| Reply::Body(valid_body(range, 2_000))).await;
-    let url = source.url().to_string();
-    fails(
-        &["run", "--to", path_text(&disk), "--source", &url, "-p", "1"],
-        &disk,
-        1,
-        &["507 NoSpaceLeft", "/archive/00.tar", "free some space"],
-    );
-}
-
-/// A small disk, unmounted when the test ends.
-struct Mounted<'path>(&'path Path);
-
-impl<'path> Mounted<'path> {
-    fn small(at: &'path Path) -> Option<Self> {
-        let output = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
-            .arg(at)
-            .output()
-            .ok()?;
-        output.status.success().then_some(Self(at))
-    }
-}
-
-impl Drop for Mounted<'_> {
-    fn drop(&mut self) {
-        succeeds("umount", &[self.0.as_os_str()]);
-    }
 }
 
 #[test]

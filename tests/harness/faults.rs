@@ -167,12 +167,6 @@ impl Faults {
         *attempts
     }
 
-    /// Starts to count the attempts at ranges again.
-    pub(crate) fn forget_range_attempts(&self) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.range_attempts.clear();
-    }
-
     /// Counts a PUT of `prefix` and returns the number of the attempt, from 1.
     pub(crate) fn put_attempt(&self, prefix: Prefix) -> u32 {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);

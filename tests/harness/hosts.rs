@@ -1,9 +1,9 @@
-//! Starts every available host of the component, so that the same tests run on each.
+//! Starts hosts of the component, so that the same tests run on each.
 //!
-//! The embedded host is always available. The others require their program on the PATH.
+//! The embedded host is always available. Others require their program on the PATH.
 
 use super::component_server::ComponentServer;
-use super::program::{BackgroundGroup, skipped};
+use super::program::BackgroundGroup;
 use super::source::listener;
 use super::{DEADLINE, repository};
 use orchestrator::host::Host;
@@ -24,6 +24,63 @@ use std::time::{Duration, Instant};
 /// How long a host may take until it listens. It first compiles the component.
 const START_MAX: Duration = Duration::from_secs(60);
 
+/// A host of the component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HostKind {
+    /// In the test's process.
+    Embedded,
+    /// In the test's process, behind a socket.
+    Socket,
+    /// `wasmtime serve`.
+    Wasmtime,
+    /// `spin up` with the shipped manifest.
+    Spin,
+}
+
+impl HostKind {
+    pub(crate) const ALL: [Self; 4] = [Self::Embedded, Self::Socket, Self::Wasmtime, Self::Spin];
+
+    /// The name in tests and tables.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Socket => "socket",
+            Self::Wasmtime => "wasmtime",
+            Self::Spin => "spin",
+        }
+    }
+
+    /// What has to be installed to start this host. `None` if nothing is missing.
+    pub(crate) fn missing(self) -> Option<&'static str> {
+        let (is_available, missing) = match self {
+            Self::Embedded | Self::Socket => return None,
+            Self::Wasmtime => (
+                has_version("wasmtime", &["wasmtime "]),
+                "wasmtime is not on the PATH (cargo install wasmtime-cli --version 48.0.8 --locked)",
+            ),
+            // Other programs are named `spin`, too, so the version is checked.
+            Self::Spin => (
+                has_version("spin", &["spin 3.", "spin 4."]),
+                "Spin 3 or 4 is not on the PATH (https://spinframework.dev/install)",
+            ),
+        };
+        (!is_available).then_some(missing)
+    }
+
+    /// Starts the host.
+    pub(crate) async fn start(self, setup: &Setup) -> RunningHost {
+        match self {
+            Self::Embedded => RunningHost {
+                host: Arc::new(setup.embedded().await),
+                process: HostProcess::Embedded,
+            },
+            Self::Socket => behind_a_socket(setup).await,
+            Self::Wasmtime => wasmtime_serve(setup).await,
+            Self::Spin => spin_up(setup).await,
+        }
+    }
+}
+
 /// The configuration of a component and its host.
 #[derive(Clone)]
 pub(crate) struct Setup {
@@ -35,7 +92,8 @@ pub(crate) struct Setup {
     pub(crate) linear_memory_bytes_max: usize,
     /// The store's address in the Spin manifest. Spin lets the component upload nowhere else.
     pub(crate) store_in_manifest: SocketAddr,
-    /// Whether invocations carry another token than the component accepts.
+    /// Whether invocations carry another token than the component accepts. The embedded host has a token of its own,
+    /// so this does not apply to it.
     pub(crate) has_wrong_token: bool,
     /// Whether the component must not rely on what the embedded host says about framing. No other
     /// host says anything.
@@ -98,7 +156,6 @@ impl Setup {
         }
         let url = format!("http://{address}").parse().expect("a URL");
         RunningHost {
-            name,
             host: self.remote(url, token),
             process: HostProcess::Program {
                 group,
@@ -129,8 +186,6 @@ impl Setup {
 
 /// A running host. It stops when this is dropped.
 pub(crate) struct RunningHost {
-    /// The name for messages.
-    pub(crate) name: &'static str,
     /// Invokes the component on this host.
     pub(crate) host: Arc<dyn Host>,
     process: HostProcess,
@@ -151,14 +206,6 @@ enum HostProcess {
 }
 
 impl RunningHost {
-    /// Whether the host tells the component how bodies are framed.
-    pub(crate) const fn checks_framing(&self) -> bool {
-        matches!(
-            self.process,
-            HostProcess::Embedded | HostProcess::Server { .. }
-        )
-    }
-
     /// The sum of the peak memory of the host's processes, in bytes. `None` if the host runs in the
     /// test's process.
     pub(crate) fn process_peak_bytes(&self) -> Option<u64> {
@@ -185,39 +232,20 @@ impl RunningHost {
     }
 }
 
-/// Starts every available host with this configuration. The embedded host always uses its
-/// own token, so it is omitted if the token must be wrong.
-pub(crate) async fn every_host(setup: &Setup) -> Vec<RunningHost> {
-    let mut hosts = Vec::new();
-    if !setup.has_wrong_token {
-        hosts.push(RunningHost {
-            name: "embedded",
-            host: Arc::new(setup.embedded().await),
-            process: HostProcess::Embedded,
-        });
-    }
+/// Starts the embedded host behind a socket.
+async fn behind_a_socket(setup: &Setup) -> RunningHost {
     let embedded = Arc::new(setup.embedded().await);
     let bearer = embedded.token().expose_bearer();
     let token = Token::new(bearer["Bearer ".len()..].to_owned()).expect("a token");
     let server = ComponentServer::start(embedded).await;
-    hosts.push(RunningHost {
-        name: "embedded, behind a socket",
+    RunningHost {
         host: setup.remote(server.url().clone(), &token),
         process: HostProcess::Server { _server: server },
-    });
-    hosts.extend(wasmtime_serve(setup).await);
-    hosts.extend(spin_up(setup).await);
-    hosts
+    }
 }
 
-/// Starts `wasmtime serve`. If it is not on the PATH, reports that it is skipped.
-async fn wasmtime_serve(setup: &Setup) -> Option<RunningHost> {
-    if !has_version("wasmtime", &["wasmtime "]) {
-        skipped(
-            "wasmtime is not on the PATH (cargo install wasmtime-cli --version 48.0.8 --locked)",
-        );
-        return None;
-    }
+/// Starts `wasmtime serve`.
+async fn wasmtime_serve(setup: &Setup) -> RunningHost {
     let token = orchestrator::invoke_token::generate().expect("a token");
     let address = listener().await.local_addr().expect("an address");
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -236,16 +264,11 @@ async fn wasmtime_serve(setup: &Setup) -> Option<RunningHost> {
         command.arg("--env").arg(format!("{name}={value}"));
     }
     command.arg(component);
-    Some(setup.start_program("wasmtime serve", &mut command, address, &token, folder))
+    setup.start_program("wasmtime serve", &mut command, address, &token, folder)
 }
 
-/// Starts `spin up` with the shipped manifest. If Spin is not on the PATH, reports that it is
-/// skipped. Other programs are named `spin` too, so the version is checked.
-pub(crate) async fn spin_up(setup: &Setup) -> Option<RunningHost> {
-    if !has_version("spin", &["spin 3.", "spin 4."]) {
-        skipped("Spin 3 or 4 is not on the PATH");
-        return None;
-    }
+/// Starts `spin up` with the shipped manifest.
+async fn spin_up(setup: &Setup) -> RunningHost {
     let token = orchestrator::invoke_token::generate().expect("a token");
     let address = listener().await.local_addr().expect("an address");
     // The manifest gets a folder of its own, because Spin also reads the files around it.
@@ -275,7 +298,7 @@ pub(crate) async fn spin_up(setup: &Setup) -> Option<RunningHost> {
     for (name, value) in setup.program_environment(&token) {
         command.arg("--env").arg(format!("{name}={value}"));
     }
-    Some(setup.start_program("spin up", &mut command, address, &token, folder))
+    setup.start_program("spin up", &mut command, address, &token, folder)
 }
 
 /// Whether `program --version` runs and its output starts with one of `starts`.

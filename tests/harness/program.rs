@@ -1,20 +1,15 @@
 //! Runs external programs and the shipped orchestrator, and ends them with the test.
 
 use std::ffi::OsStr;
-use std::io::Write as _;
 use std::process::{Child, Command, ExitStatus, Output};
 use std::time::Duration;
 
-/// Reports that a test was skipped, and why. It writes to stderr directly, because the test runner
-/// discards the captured output of passing tests.
-pub(crate) fn skipped(reason: &str) {
-    writeln!(std::io::stderr(), "skipped: {reason}").expect("a writable stderr");
-}
-
-/// Prints a measurement, which is visible with `--nocapture`.
-#[expect(clippy::print_stdout, reason = "the test runner captures it")]
+/// Prints a measurement if the tests run with `--nocapture`. Not every test runner captures it otherwise.
+#[expect(clippy::print_stdout, reason = "`--nocapture` asks for it")]
 pub(crate) fn measured(line: &str) {
-    println!("{line}");
+    if std::env::args().any(|argument| argument == "--nocapture") {
+        println!("{line}");
+    }
 }
 
 /// A command that runs the orchestrator.

@@ -1,7 +1,7 @@
 //! Serves ranges with nginx, an independent server: plain, with gzip, and over TLS with HTTP/2.
 
-use super::certificates;
-use super::program::{Background, skipped};
+use crate::harness::certificates;
+use crate::harness::program::Background;
 use prefix_tar::protocol::source::SourceUrl;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -21,12 +21,8 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx. If it is not installed, reports that the test is skipped.
-    pub(crate) fn start(ranges: &Path) -> Option<Self> {
-        if Command::new("nginx").arg("-v").output().is_err() {
-            skipped("nginx is not installed (Debian: apt-get install nginx)");
-            return None;
-        }
+    /// Starts nginx and waits until it listens.
+    pub(crate) fn start(ranges: &Path) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         // nginx cannot report a port that the system chose, so three free ports are found first.
         let listeners: Vec<TcpListener> = (0..3)
@@ -62,7 +58,7 @@ impl Nginx {
             tls,
         };
         nginx.wait_until_listening();
-        Some(nginx)
+        nginx
     }
 
     fn wait_until_listening(&self) {
