@@ -81,7 +81,7 @@ fn the_invariants_hold_when_two_processes_meet() {
 }
 
 #[test]
-#[ignore = "takes up to an hour; `cargo test --release -p orchestrator --lib model -- --ignored --nocapture`"]
+#[ignore = "takes more than an hour; `cargo test --release -p orchestrator --lib model -- --ignored --nocapture`"]
 fn the_invariants_hold_when_two_processes_meet_whatever_happens() {
     for (what, files, commands) in successions() {
         explore_all(what, &files, &commands, &[(2, 0, 0), (1, 1, 0)]);

@@ -7,7 +7,7 @@ use crate::run::memory_store::Files;
 /// Crashes, lost answers and preemptions that take seconds to explore.
 pub(super) const SOME: [(u32, u32, u32); 3] = [(0, 0, 3), (1, 0, 1), (0, 1, 1)];
 
-/// Every interleaving, with one fault at most. It takes long.
+/// Every interleaving, with one fault at most. "Two runs" with a lost answer takes longer than all others together.
 pub(super) const ALL: [(u32, u32, u32); 3] = [
     (0, 0, ANY_PREEMPTIONS),
     (1, 0, ANY_PREEMPTIONS),
