@@ -4,7 +4,7 @@
 //! one machine's clock steps, nothing that it signs is accepted until it is set right again.
 
 use crate::harness::faulty_source::{FaultySource, body_of};
-use crate::harness::program::{Background, measured, output, skipped, texts};
+use crate::harness::program::{Background, measured, output, texts};
 use crate::harness::refusing_store::RefusingStore;
 use crate::harness::store_program::StoreProgram;
 use crate::harness::{expected_tar, tars_of};
@@ -267,10 +267,8 @@ async fn run_with_a_step(library: &Path, seconds: i64, is_common: bool) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes a minute and needs faketime; `make soak`"]
 async fn a_run_into_a_bucket_survives_a_step_of_the_machine_s_clock() {
-    let Some(library) = faketime_library() else {
-        skipped("faketime is not installed");
-        return;
-    };
+    let library = faketime_library();
+    let library = library.expect("faketime is needed (Debian: apt-get install faketime)");
     let seconds = STEP.as_secs();
     run_with_a_step(&library, seconds, true).await;
     run_with_a_step(&library, seconds, false).await;
