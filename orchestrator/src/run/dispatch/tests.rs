@@ -4,7 +4,7 @@ use super::*;
 use crate::host::{FailedInvocation, InvocationProgress};
 use crate::origin::Origin;
 use crate::run::event::RUN_EVENTS_MAX;
-use crate::run::memory_store::{Content, MemoryStore, Open};
+use crate::run::memory_store::{Content, File, MemoryStore, Open};
 use crate::run::plan::PrefixSet;
 use crate::run::retry::{ATTEMPTS_BEFORE_LIFE_MAX, ATTEMPTS_MAX};
 use crate::run::transaction::{Opening, Request};
@@ -18,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 const SOURCE: &str = "http://127.0.0.1:1";
 
+/// The generation of a tar that an earlier run has stored.
+const BASE: u64 = 7;
+
 /// What an invocation does.
 #[derive(Clone)]
 enum Deed {
@@ -27,6 +30,8 @@ enum Deed {
     StoresAndFails(Failure),
     /// It fails and says that it has sent everything, but the store has nothing.
     SendsAndFails(Failure),
+    /// It fails, and names the tar of an earlier run as what it has sent.
+    NamesBaseAndFails(Failure),
     /// It reports what it has not stored.
     Lies(Box<Report>),
 }
@@ -103,6 +108,13 @@ impl Host for ScriptedHost {
             Some(Deed::StoresAndFails(failure)) => Err(FailedInvocation {
                 failure,
                 sent: Some(Box::new(self.stored(&job).await)),
+            }),
+            Some(Deed::NamesBaseAndFails(failure)) => Err(FailedInvocation {
+                failure,
+                sent: Some(Box::new(Report {
+                    generation: Some(BASE.to_string()),
+                    ..report(job.prefix)
+                })),
             }),
             Some(Deed::SendsAndFails(failure)) => Err(FailedInvocation {
                 failure,
@@ -309,6 +321,21 @@ async fn an_object_with_a_wrong_checksum_is_removed_by_generation_and_sent_again
     let (outcome, _) = scene.run(1, 1).await;
     assert_eq!(outcome.stored[&Prefix::from_number(0)].attempts, 2);
     assert_eq!(scene.reports().len(), 1);
+}
+
+#[tokio::test]
+async fn the_tar_of_an_earlier_run_is_not_removed_whoever_blames_it() {
+    let wrong = Failure::transient(FailureKind::StoreChecksum, "other checksum");
+    let scene = acting(vec![Deed::NamesBaseAndFails(wrong); 8]);
+    let earlier = File {
+        content: Content::Tar("earlier".to_owned()),
+        generation: BASE,
+    };
+    let name = "00.tar".to_owned();
+    scene.host.store.files().insert(name.clone(), earlier);
+    let (outcome, _) = scene.run(1, 1).await;
+    assert_eq!(outcome.failed.len(), 1);
+    assert_eq!(scene.host.store.files()[&name].generation, BASE);
 }
 
 #[tokio::test]

@@ -110,7 +110,10 @@ impl Transaction {
         failure: &mut Failure,
     ) -> Result<Option<Report>, TransactionError> {
         if failure.kind == FailureKind::StoreChecksum {
+            // The base is not what was sent, whoever says so, and nothing may be removed before its successor is stored.
+            let base = self.base_of(prefix)?;
             if let Some(generation) = &sent.generation
+                && base.as_ref() != Some(generation)
                 && let Err(error) = self.destination.discard(prefix, generation).await
             {
                 tracing::error!(%prefix, %error, "an object with a wrong checksum could not be removed");

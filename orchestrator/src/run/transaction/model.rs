@@ -165,6 +165,23 @@ fn an_archive_of_another_source_is_replaced_only_by_force() {
 }
 
 #[test]
+fn a_forced_run_does_not_resume_one_that_keeps_tars() {
+    let mut files = archive_of(EARLIER);
+    // The run of the archive is unfinished without its manifest.
+    files.remove("manifest.json");
+    let forced = Command {
+        force: true,
+        random: 2,
+        ..EARLIER
+    };
+    let (after, end) = undisturbed(&files, forced);
+    assert_eq!(end, End::Done);
+    for name in ["00.tar", "01.tar"] {
+        assert_eq!(after[name].generation, files[name].generation + 1, "{name}");
+    }
+}
+
+#[test]
 fn an_unfinished_run_of_last_month_is_not_resumed() {
     let mut files = archive_of(EARLIER);
     files.remove("manifest.json");
@@ -173,6 +190,7 @@ fn an_unfinished_run_of_last_month_is_not_resumed() {
     for (age, is_resumed) in [(6, true), (8, false)] {
         let started = now() - SignedDuration::from_hours(24 * age);
         record.started = started.to_string();
+        record.force = true;
         let text = serde_json::to_vec(&record).expect("JSON");
         files.get_mut("run.json").expect("a record").content = Content::Text(Text::new(text));
         let forced = Command {

@@ -128,12 +128,14 @@ impl Transaction {
     }
 }
 
-/// Whether a request resumes an unfinished run: it has the same source and prefixes, with or without `--force`.
+/// Whether a request resumes an unfinished run: it has the same source and prefixes. A forced request resumes only a
+/// forced run: another one keeps tars that the request wants anew.
 fn is_resumed_by(record: &RunRecord, request: Request<'_>) -> bool {
     let started: Option<Timestamp> = record.started.parse().ok();
     let is_recent =
         started.is_some_and(|started| request.now.duration_since(started) < RESUME_AGE_MAX);
-    is_recent && record.is_about(request.source, request.prefixes.iter())
+    let has_same_aim = record.force || !request.force;
+    is_recent && has_same_aim && record.is_about(request.source, request.prefixes.iter())
 }
 
 /// Joins the run of `record`. `None` if somebody else changed the record meanwhile.
