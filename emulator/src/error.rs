@@ -120,6 +120,17 @@ pub enum StoreError {
         /// The reader's limit.
         bytes_max: u64,
     },
+    /// Only the object's metadata were kept.
+    #[error(
+        "the content of {file} was discarded, as `store --discard` does; only its metadata are kept"
+    )]
+    ContentDiscarded {
+        /// The object's file name.
+        file: String,
+    },
+    /// No more objects can be remembered whose content is discarded.
+    #[error("too many objects were discarded; restart the store, which forgets them")]
+    TooManyDiscarded,
     /// The disk is full.
     #[error("no space is left on the store's disk; free some, then repeat the request")]
     NoSpaceLeft,
@@ -207,6 +218,8 @@ impl StoreError {
             Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed"),
             // A client that retries 5xx except 507 does not repeat what cannot succeed.
             Self::NotAFile { .. } => (StatusCode::CONFLICT, "NotAFile"),
+            Self::ContentDiscarded { .. } => (StatusCode::CONFLICT, "ContentDiscarded"),
+            Self::TooManyDiscarded => (StatusCode::INSUFFICIENT_STORAGE, "TooManyDiscarded"),
             Self::NoSpaceLeft => (StatusCode::INSUFFICIENT_STORAGE, "NoSpaceLeft"),
             Self::QuotaExceeded => (StatusCode::INSUFFICIENT_STORAGE, "QuotaExceeded"),
             Self::ReadOnlyFileSystem => (StatusCode::INSUFFICIENT_STORAGE, "ReadOnlyFileSystem"),

@@ -1,7 +1,7 @@
 //! Answers GET and HEAD with an object, or with a byte range of it.
 
 use crate::conditions::{self, Verdict};
-use crate::error::{Access, StoreError};
+use crate::error::{Access, StoreError, file_name};
 use crate::headers::{describe, insert, text};
 use crate::objects::{ObjectMetadata, Objects};
 use crate::{StoreBody, empty, on_disk};
@@ -10,10 +10,12 @@ use http::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue,
     LAST_MODIFIED, RANGE,
 };
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
+use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,10 +31,11 @@ const HTTP_DATE_SECONDS_MAX: u64 = 253_402_300_799;
 
 /// Answers with an object, or with the byte range that the `Range` header requests, if the
 /// preconditions hold. If the URL addresses a generation, no other one is an answer. The HTTP server
-/// omits the body for a HEAD.
+/// omits the body for a HEAD, so a HEAD of an object whose content was discarded is answered, too.
 pub(crate) async fn get(
     objects: Arc<Objects>,
     path: PathBuf,
+    method: &Method,
     headers: &HeaderMap,
     addressed: Option<u64>,
 ) -> Result<Response<StoreBody>, StoreError> {
@@ -58,13 +61,15 @@ pub(crate) async fn get(
         _ => None,
     };
     let bytes = requested.clone().unwrap_or(0..total);
-    let mut file = tokio::fs::File::from_std(file);
-    file.seek(io::SeekFrom::Start(bytes.start))
-        .await
-        .map_err(|error| StoreError::of_io(Access::Read, &path, &error))?;
     let length = bytes.end - bytes.start;
-    let stream = ReaderStream::with_capacity(file.take(length), READ_BYTES).map_ok(Frame::data);
-    let mut response = Response::new(StreamBody::new(stream).boxed_unsync());
+    let mut response = match file {
+        Some(file) => Response::new(content(file, bytes, &path).await?),
+        None if method == Method::HEAD => empty(StatusCode::OK),
+        None => {
+            let file = file_name(&path);
+            return Err(StoreError::ContentDiscarded { file });
+        }
+    };
     describe_all(response.headers_mut(), &metadata, &path)?;
     response.headers_mut().insert(CONTENT_LENGTH, length.into());
     if let Some(range) = requested {
@@ -74,6 +79,17 @@ pub(crate) async fn get(
         insert(response.headers_mut(), CONTENT_RANGE, &content_range)?;
     }
     Ok(response)
+}
+
+/// A part of an object's file.
+async fn content(file: File, bytes: Range<u64>, path: &Path) -> Result<StoreBody, StoreError> {
+    let mut file = tokio::fs::File::from_std(file);
+    file.seek(io::SeekFrom::Start(bytes.start))
+        .await
+        .map_err(|error| StoreError::of_io(Access::Read, path, &error))?;
+    let part = file.take(bytes.end - bytes.start);
+    let stream = ReaderStream::with_capacity(part, READ_BYTES).map_ok(Frame::data);
+    Ok(StreamBody::new(stream).boxed_unsync())
 }
 
 /// Adds the headers that describe an object to a reader.
@@ -97,7 +113,7 @@ fn modified(generation: u64) -> SystemTime {
 
 /// Parses a `Range` header for an object of `length` bytes. `None` means the whole object: a
 /// malformed header is ignored, and so are several ranges at once (RFC 9110, 14.2).
-fn byte_range(value: &str, length: u64) -> Result<Option<std::ops::Range<u64>>, StoreError> {
+fn byte_range(value: &str, length: u64) -> Result<Option<Range<u64>>, StoreError> {
     let parsed = value.strip_prefix("bytes=").and_then(|range| {
         let (first, last) = range.trim().split_once('-')?;
         match (first.parse::<u64>().ok(), last.parse::<u64>().ok()) {

@@ -30,7 +30,7 @@ use http::header::{CONNECTION, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
-use objects::{GenerationMatch, Objects};
+use objects::{GenerationMatch, Objects, Retention};
 use pace::Pace;
 use percent_encoding::percent_decode_str;
 use permissions::{Permission, Permissions};
@@ -69,13 +69,33 @@ pub enum Buckets {
     In(PathBuf),
 }
 
+/// What an emulator permits, expects and keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The permissions of the account that signs.
+    pub permissions: Permissions,
+    /// How slow a body may be.
+    pub pace: Pace,
+    /// What is kept of an object.
+    pub retention: Retention,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            permissions: Permissions::ALL,
+            pace: Pace::default(),
+            retention: Retention::default(),
+        }
+    }
+}
+
 /// The emulated store.
 #[derive(Debug)]
 pub struct Emulator {
     buckets: Buckets,
     verifier: Verifier,
-    permissions: Permissions,
-    pace: Pace,
+    settings: Settings,
     open: Mutex<HashMap<String, Arc<Objects>>>,
     /// One permit for each upload in progress.
     uploads: Arc<Semaphore>,
@@ -84,7 +104,7 @@ pub struct Emulator {
 impl Emulator {
     /// Creates an emulator that grants the account of `verifier` every permission.
     pub fn new(buckets: Buckets, verifier: Verifier) -> Arc<Self> {
-        Self::with_permissions(buckets, verifier, Permissions::ALL)
+        Self::with_settings(buckets, verifier, Settings::default())
     }
 
     /// Creates an emulator that grants the account of `verifier` these permissions only.
@@ -93,21 +113,19 @@ impl Emulator {
         verifier: Verifier,
         permissions: Permissions,
     ) -> Arc<Self> {
-        Self::with_pace(buckets, verifier, permissions, Pace::default())
+        let settings = Settings {
+            permissions,
+            ..Settings::default()
+        };
+        Self::with_settings(buckets, verifier, settings)
     }
 
-    /// Does the same, with bodies that may be as slow as `pace` says.
-    pub fn with_pace(
-        buckets: Buckets,
-        verifier: Verifier,
-        permissions: Permissions,
-        pace: Pace,
-    ) -> Arc<Self> {
+    /// Creates an emulator with these settings.
+    pub fn with_settings(buckets: Buckets, verifier: Verifier, settings: Settings) -> Arc<Self> {
         let emulator = Self {
             buckets,
             verifier,
-            permissions,
-            pace,
+            settings,
             open: Mutex::default(),
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX as usize)),
         };
@@ -184,7 +202,7 @@ impl Emulator {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let objects = open
             .entry(bucket.to_owned())
-            .or_insert_with(|| Arc::new(Objects::open(folder)));
+            .or_insert_with(|| Arc::new(Objects::keeping(self.settings.retention, folder)));
         Ok(Arc::clone(objects))
     }
 
@@ -213,14 +231,14 @@ impl Emulator {
                 let permit = Arc::clone(&self.uploads).acquire_owned().await;
                 let terms = UploadTerms {
                     permit: permit.map_err(|_| StoreError::InternalError)?,
-                    may_replace: self.permissions.has(Permission::Delete),
-                    pace: self.pace,
+                    may_replace: self.settings.permissions.has(Permission::Delete),
+                    pace: self.settings.pace,
                 };
                 put::put(objects, path, &parts.headers, body, terms).await
             }
             Method::GET | Method::HEAD => {
                 self.require(Permission::Get)?;
-                get::get(objects, path, &parts.headers, addressed).await
+                get::get(objects, path, &parts.method, &parts.headers, addressed).await
             }
             Method::DELETE => {
                 self.require(Permission::Delete)?;
@@ -231,7 +249,7 @@ impl Emulator {
     }
 
     const fn require(&self, permission: Permission) -> Result<(), StoreError> {
-        if self.permissions.has(permission) {
+        if self.settings.permissions.has(permission) {
             Ok(())
         } else {
             Err(StoreError::PermissionDenied(permission.as_str()))

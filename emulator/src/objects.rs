@@ -1,8 +1,10 @@
 //! Stores objects as files in a folder, each with a generation and a checksum.
 //!
 //! An object is staged, synced and then renamed, so it is either complete or absent. Its generation
-//! is the file's modification time in microseconds, which survives a restart.
+//! is the file's modification time in microseconds, which survives a restart. For measuring, the
+//! content of large objects can be discarded; their metadata are in memory then.
 
+mod discarded;
 mod file;
 mod generation;
 mod name;
@@ -10,6 +12,7 @@ mod partial;
 #[cfg(test)]
 mod tests;
 
+pub use discarded::{KEPT_BYTES_MAX, Retention};
 pub(crate) use file::open_without_waiting;
 pub use generation::{GenerationMatch, current_generation};
 pub use partial::PartialObject;
@@ -17,7 +20,8 @@ pub use partial::PartialObject;
 use crate::checksum::Crc32c;
 use crate::error::{Access, StoreError, file_name};
 use crate::staging;
-use generation::{generation_of, is_absent, stamp};
+use discarded::Discarded;
+use generation::{generation_of, is_absent, next_generation, stamp};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -52,6 +56,8 @@ impl ObjectMetadata {
 #[derive(Debug)]
 pub struct Objects {
     folder: PathBuf,
+    retention: Retention,
+    discarded: Discarded,
     checksums: Mutex<HashMap<PathBuf, (u64, Crc32c)>>,
     /// Locked while a generation is checked and the object is then replaced or removed.
     commit: Mutex<()>,
@@ -61,14 +67,24 @@ impl Objects {
     /// Opens an existing folder as a bucket, and removes the staged files that killed processes
     /// left in it.
     pub fn open(folder: PathBuf) -> Self {
+        Self::keeping(Retention::Everything, folder)
+    }
+
+    /// Opens a folder as a bucket that may discard the content of objects.
+    pub fn keeping(retention: Retention, folder: PathBuf) -> Self {
         staging::remove_abandoned(&folder);
-        Self::read_only(folder)
+        Self {
+            retention,
+            ..Self::read_only(folder)
+        }
     }
 
     /// Opens an existing folder for reading. Nothing in it is removed.
     pub fn read_only(folder: PathBuf) -> Self {
         Self {
             folder,
+            retention: Retention::Everything,
+            discarded: Discarded::default(),
             checksums: Mutex::default(),
             commit: Mutex::default(),
         }
@@ -95,13 +111,17 @@ impl Objects {
 
     /// Opens the object at `path`, together with its metadata; `None` if there is no object. Both
     /// are of the same generation, even if the object is being replaced. The file's position is
-    /// anywhere.
+    /// anywhere. There is no file if the content was discarded.
     pub(crate) fn open_object(
         &self,
         path: &Path,
-    ) -> Result<Option<(ObjectMetadata, File)>, StoreError> {
+    ) -> Result<Option<(ObjectMetadata, Option<File>)>, StoreError> {
+        if let Some(metadata) = self.discarded.get(path) {
+            return Ok(Some((metadata, None)));
+        }
         let Some((file, metadata)) = file::open(path)? else {
-            return Ok(None);
+            // It may have been replaced in the meantime, by one whose content is not kept.
+            return Ok(self.discarded.get(path).map(|metadata| (metadata, None)));
         };
         let unreadable = |error| StoreError::of_io(Access::Read, path, &error);
         let generation = generation_of(&metadata).map_err(unreadable)?;
@@ -125,7 +145,7 @@ impl Objects {
             content_length: metadata.len(),
             crc32c,
         };
-        Ok(Some((metadata, file)))
+        Ok(Some((metadata, Some(file))))
     }
 
     /// Reads the content and the generation of a small object; `None` if there is no object. Both
@@ -133,8 +153,13 @@ impl Objects {
     ///
     /// # Errors
     /// [`StoreError::LargerThan`] if it has more than `bytes_max` bytes, [`StoreError::NotAFile`]
-    /// if something else has its name, or another error if the file cannot be read.
+    /// if something else has its name, [`StoreError::ContentDiscarded`] if its content is not kept,
+    /// or another error if the file cannot be read.
     pub fn read(&self, path: &Path, bytes_max: u64) -> Result<Option<(Vec<u8>, u64)>, StoreError> {
+        if self.discarded.get(path).is_some() {
+            let file = file_name(path);
+            return Err(StoreError::ContentDiscarded { file });
+        }
         let Some((file, metadata)) = file::open(path)? else {
             return Ok(None);
         };
@@ -172,7 +197,7 @@ impl Objects {
         path: &Path,
         condition: GenerationMatch,
     ) -> Result<(), StoreError> {
-        let current = generation_at(path)?;
+        let current = self.generation_at(path)?;
         if condition.holds(current) {
             Ok(())
         } else {
@@ -180,12 +205,16 @@ impl Objects {
         }
     }
 
-    /// Begins an object that will be at `path`.
+    /// Begins an object of `content_length` bytes that will be at `path`.
     ///
     /// # Errors
     /// The folder is not writable.
-    pub fn begin(&self, path: &Path) -> Result<PartialObject, StoreError> {
-        PartialObject::create(path)
+    pub fn begin(&self, path: &Path, content_length: u64) -> Result<PartialObject, StoreError> {
+        if self.retention.discards(content_length) {
+            Ok(PartialObject::discarding(path))
+        } else {
+            PartialObject::create(path)
+        }
     }
 
     /// Writes a small object whole, if the precondition holds.
@@ -199,7 +228,7 @@ impl Objects {
         condition: GenerationMatch,
     ) -> Result<ObjectMetadata, StoreError> {
         self.check_generation(path, condition)?;
-        let mut partial = self.begin(path)?;
+        let mut partial = self.begin(path, bytes.len() as u64)?;
         partial.append(bytes)?;
         self.commit(partial, path, condition)
     }
@@ -209,27 +238,32 @@ impl Objects {
     /// # Errors
     /// [`StoreError::PreconditionFailed`] if the precondition does not hold,
     /// [`StoreError::NotAFile`] if something else has the object's name, or another error if the
-    /// object cannot be written to disk. The new object is discarded then.
+    /// object cannot be written to disk. The new object is removed then.
     pub fn commit(
         &self,
         partial: PartialObject,
         path: &Path,
         condition: GenerationMatch,
     ) -> Result<ObjectMetadata, StoreError> {
+        let Some(staged) = partial.staged else {
+            let (length, crc32c) = (partial.content_length, partial.crc32c);
+            return self.commit_discarded(length, crc32c, path, condition);
+        };
         let unwritable = |error| StoreError::of_io(Access::Write, path, &error);
-        let file = partial.staged.as_file();
+        let file = staged.as_file();
         file.sync_all().map_err(unwritable)?;
         let guard = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = generation_at(path)?;
+        let current = self.generation_at(path)?;
         if !condition.holds(current) {
             return Err(StoreError::PreconditionFailed);
         }
         let generation = stamp(file, current).map_err(unwritable)?;
         let crc32c = partial.crc32c;
         let content_length = partial.content_length;
-        let persisted = partial.staged.persist(path);
+        let persisted = staged.persist(path);
         persisted.map_err(|error| unwritable(error.error))?;
         sync_folder(path).map_err(unwritable)?;
+        self.discarded.remove(path);
         drop(guard);
         self.remember(path, generation, crc32c);
         Ok(ObjectMetadata {
@@ -237,6 +271,33 @@ impl Objects {
             content_length,
             crc32c,
         })
+    }
+
+    /// Does the same with an object whose content was not kept. A file that it replaces is removed.
+    fn commit_discarded(
+        &self,
+        content_length: u64,
+        crc32c: Crc32c,
+        path: &Path,
+        condition: GenerationMatch,
+    ) -> Result<ObjectMetadata, StoreError> {
+        let _guard = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.generation_at(path)?;
+        if !condition.holds(current) {
+            return Err(StoreError::PreconditionFailed);
+        }
+        let metadata = ObjectMetadata {
+            generation: next_generation(current),
+            content_length,
+            crc32c,
+        };
+        // Readers look here first, so at no moment do they find nothing.
+        self.discarded.insert(path, metadata)?;
+        if let Err(error) = remove_file(path) {
+            self.discarded.remove(path);
+            return Err(error);
+        }
+        Ok(metadata)
     }
 
     /// Removes an object if the precondition holds, and returns whether there was one.
@@ -248,16 +309,28 @@ impl Objects {
     pub fn remove(&self, path: &Path, condition: GenerationMatch) -> Result<bool, StoreError> {
         let _guard = self.commit.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_generation(path, condition)?;
-        match std::fs::remove_file(path) {
-            Ok(()) => Ok(true),
-            Err(error) if is_absent(&error) => Ok(false),
-            Err(error) => Err(StoreError::of_io(Access::Remove, path, &error)),
+        let was_file = remove_file(path)?;
+        Ok(self.discarded.remove(path) || was_file)
+    }
+
+    fn generation_at(&self, path: &Path) -> Result<Option<u64>, StoreError> {
+        let of_discarded = || self.discarded.get(path).map(|metadata| metadata.generation);
+        if let Some(generation) = of_discarded() {
+            return Ok(Some(generation));
         }
+        let of_file = current_generation(path)
+            .map_err(|error| StoreError::of_io(Access::Read, path, &error))?;
+        Ok(of_file.or_else(of_discarded))
     }
 }
 
-fn generation_at(path: &Path) -> Result<Option<u64>, StoreError> {
-    current_generation(path).map_err(|error| StoreError::of_io(Access::Read, path, &error))
+/// Removes a file, and returns whether there was one.
+fn remove_file(path: &Path) -> Result<bool, StoreError> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if is_absent(&error) => Ok(false),
+        Err(error) => Err(StoreError::of_io(Access::Remove, path, &error)),
+    }
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {

@@ -89,6 +89,7 @@ where
     let incoming = body.as_mut().ok_or(StoreError::InternalError)?;
     let conditions = PutConditions::of(headers, incoming)?;
     let (requested, digests) = (conditions.generation, conditions.digests);
+    let content_length = conditions.content_length;
     // Replacing an object deletes the old one, so it needs that permission, too.
     let permitted = match may_replace {
         true => requested,
@@ -103,7 +104,7 @@ where
     let (objects, path, partial) = on_disk(move || {
         objects.check_generation(&path, permitted).map_err(denied)?;
         objects.check_generation(&path, requested)?;
-        let mut partial = objects.begin(&path)?;
+        let mut partial = objects.begin(&path, content_length)?;
         digests.prepare(&mut partial);
         Ok((objects, path, partial))
     })
@@ -113,7 +114,7 @@ where
     if matches!(received, Ok(_) | Err(StoreError::IncompleteBody)) {
         *body = None;
     }
-    if received != Ok(conditions.content_length) {
+    if received != Ok(content_length) {
         writer.abandon().await;
         return Err(received.err().unwrap_or(StoreError::IncompleteBody));
     }

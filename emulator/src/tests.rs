@@ -16,8 +16,12 @@ fn emulator_at(roles: &[Role], pace: Pace) -> (tempfile::TempDir, Arc<Emulator>)
         folder: folder.path().to_owned(),
     };
     let verifier = Verifier::trusting(&KEY).expect("a verifier");
-    let permissions = Permissions::of_roles(roles);
-    let emulator = Emulator::with_pace(buckets, verifier, permissions, pace);
+    let settings = Settings {
+        permissions: Permissions::of_roles(roles),
+        pace,
+        ..Settings::default()
+    };
+    let emulator = Emulator::with_settings(buckets, verifier, settings);
     (folder, emulator)
 }
 
@@ -309,4 +313,70 @@ fn a_bucket_is_a_folder_below_the_root_and_never_the_root_itself() {
         let refused = emulator.objects(name).map(drop);
         assert_eq!(refused, Err(StoreError::NoSuchBucket), "{name:?}");
     }
+}
+
+#[tokio::test]
+async fn a_discarded_object_is_checked_and_described_like_any_other_but_cannot_be_read() {
+    const LENGTH: usize = objects::KEPT_BYTES_MAX as usize + 1;
+    static BODY: [u8; LENGTH] = [0; LENGTH];
+    let folder = tempfile::tempdir().expect("a folder");
+    let buckets = Buckets::One {
+        name: "archive".to_owned(),
+        folder: folder.path().to_owned(),
+    };
+    let settings = Settings {
+        retention: Retention::SmallObjects,
+        ..Settings::default()
+    };
+    let verifier = Verifier::trusting(&KEY).expect("a verifier");
+    let emulator = Emulator::with_settings(buckets, verifier, settings);
+    for wrong in [
+        ("x-goog-hash", "crc32c=AAAAAA=="),
+        ("content-md5", "XrY7u+Ae7tCTyyK7j1rNww=="),
+    ] {
+        let (status, _, body) = respond(&emulator, Method::PUT, &[wrong], &BODY).await;
+        assert_eq!((status, &code(&body)[..]), (400, "BadDigest"), "{wrong:?}");
+    }
+    let crc32c = checksum::Crc32c::default().append(&BODY);
+    let right = format!("crc32c={crc32c}");
+    let create = [
+        ("x-goog-hash", &right[..]),
+        ("x-goog-if-generation-match", "0"),
+    ];
+    let (status, put, _) = respond(&emulator, Method::PUT, &create, &BODY).await;
+    assert_eq!(status, 200);
+    let (status, _, body) = respond(&emulator, Method::PUT, &create, &BODY).await;
+    assert_eq!((status, &code(&body)[..]), (412, "PreconditionFailed"));
+
+    let (status, head, _) = respond(&emulator, Method::HEAD, &[], b"").await;
+    assert_eq!(status, 200);
+    assert_eq!(head["content-length"], LENGTH.to_string().as_str());
+    for name in ["x-goog-generation", "x-goog-hash", "etag"] {
+        assert_eq!(head[name], put[name], "{name}");
+    }
+    let generation = put["x-goog-generation"].to_str().expect("text");
+    let other = [("x-goog-if-generation-match", "1")];
+    assert_eq!(respond(&emulator, Method::HEAD, &other, b"").await.0, 412);
+    for headers in [&[][..], &[("range", "bytes=0-9")]] {
+        let (status, _, body) = respond(&emulator, Method::GET, headers, b"").await;
+        assert_eq!((status, &code(&body)[..]), (409, "ContentDiscarded"));
+        let text = String::from_utf8_lossy(&body).into_owned();
+        assert!(
+            text.contains("the content of AB.tar was discarded"),
+            "{text}"
+        );
+    }
+    let replace = [("x-goog-if-generation-match", generation)];
+    assert_eq!(
+        respond(
+            &emulator,
+            Method::PUT,
+            &replace,
+            BODY.get(..9).expect("a part")
+        )
+        .await
+        .0,
+        200
+    );
+    assert_eq!(respond(&emulator, Method::GET, &[], b"").await.0, 200);
 }

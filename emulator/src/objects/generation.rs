@@ -60,13 +60,9 @@ pub(crate) fn generation_of(metadata: &std::fs::Metadata) -> io::Result<u64> {
 /// # Errors
 /// The file system cannot express a later time than that of the current object.
 pub(super) fn stamp(file: &File, current: Option<u64>) -> io::Result<u64> {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let now = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
     let current = current.unwrap_or(0);
     for step in [1, COARSEST_MICROS] {
-        let next = now.max(current.saturating_add(step));
+        let next = later(current, step);
         let modified = UNIX_EPOCH + Duration::from_micros(next);
         file.set_times(FileTimes::new().set_modified(modified))?;
         // A file system rounds times, and cuts those that it cannot express.
@@ -78,6 +74,20 @@ pub(super) fn stamp(file: &File, current: Option<u64>) -> io::Result<u64> {
     Err(io::Error::other(
         "the object's modification time lies too far in the future; set it to now with touch",
     ))
+}
+
+/// The generation of an object without a file that replaces one of generation `current`.
+pub(super) fn next_generation(current: Option<u64>) -> u64 {
+    later(current.unwrap_or(0), 1)
+}
+
+/// Now, or `step` microseconds after `current` if that is later.
+fn later(current: u64, step: u64) -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let now = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+    now.max(current.saturating_add(step))
 }
 
 /// Whether an error means that a file does not exist.

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 /// An object that is being written. Dropping it discards it.
 #[derive(Debug)]
 pub struct PartialObject {
-    pub(super) staged: tempfile::NamedTempFile,
+    /// The bytes so far; `None` if they are not kept.
+    pub(super) staged: Option<tempfile::NamedTempFile>,
     /// The object's file. It names the object in messages.
     path: PathBuf,
     pub(super) crc32c: Crc32c,
@@ -27,12 +28,20 @@ impl PartialObject {
             .and_then(|()| staging::create_in(parent))
             .map_err(|error| StoreError::of_io(Access::Write, path, &error))?;
         Ok(Self {
-            staged,
+            staged: Some(staged),
+            ..Self::discarding(path)
+        })
+    }
+
+    /// Begins an object whose bytes are counted and summed, but not kept.
+    pub(super) fn discarding(path: &Path) -> Self {
+        Self {
+            staged: None,
             path: path.to_owned(),
             crc32c: Crc32c::default(),
             content_length: 0,
             md5: None,
-        })
+        }
     }
 
     /// Appends bytes.
@@ -40,9 +49,11 @@ impl PartialObject {
     /// # Errors
     /// The bytes cannot be written to disk.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.staged
-            .write_all(bytes)
-            .map_err(|error| StoreError::of_io(Access::Write, &self.path, &error))?;
+        if let Some(staged) = &mut self.staged {
+            staged
+                .write_all(bytes)
+                .map_err(|error| StoreError::of_io(Access::Write, &self.path, &error))?;
+        }
         self.crc32c = self.crc32c.append(bytes);
         self.content_length += bytes.len() as u64;
         if let Some(md5) = &mut self.md5 {

@@ -15,7 +15,7 @@ fn write(
     condition: GenerationMatch,
 ) -> Result<ObjectMetadata, StoreError> {
     let path = objects.path(name)?;
-    let mut partial = objects.begin(&path)?;
+    let mut partial = objects.begin(&path, body.len() as u64)?;
     partial.append(body)?;
     objects.commit(partial, &path, condition)
 }
@@ -24,7 +24,7 @@ fn write(
 fn an_object_appears_only_when_it_is_complete() {
     let (folder, objects) = objects();
     let path = objects.path("AB.tar").expect("a path");
-    let mut partial = objects.begin(&path).expect("begun");
+    let mut partial = objects.begin(&path, 4).expect("begun");
     partial.append(b"half").expect("appended");
     assert_eq!(objects.metadata(&path).expect("metadata"), None);
     drop(partial);
@@ -118,7 +118,7 @@ fn what_has_an_objects_name_but_is_no_file_is_neither_read_nor_written_nor_remov
         (&dangling, "01.tar is a symbolic link, not a file"),
         (&below, "02.tar is a folder, not a file"),
     ] {
-        let partial = objects.begin(path).expect("begun");
+        let partial = objects.begin(path, 0).expect("begun");
         let any = GenerationMatch::Any;
         for refused in [
             objects
@@ -197,4 +197,65 @@ fn an_object_over_a_file_from_the_far_future_gets_a_later_generation_or_none() {
             assert_eq!(after, before);
         }
     }
+}
+
+/// Objects whose content is kept up to [`KEPT_BYTES_MAX`], and bodies of that length and one more.
+fn small_objects() -> (tempfile::TempDir, Objects, Vec<u8>, Vec<u8>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let objects = Objects::keeping(Retention::SmallObjects, folder.path().to_owned());
+    let length = usize::try_from(KEPT_BYTES_MAX).expect("a length");
+    (folder, objects, vec![7; length], vec![7; length + 1])
+}
+
+#[test]
+fn of_a_large_object_only_the_metadata_are_kept_if_the_bucket_keeps_small_ones() {
+    let (folder, objects, small, large) = small_objects();
+    let kept = write(&objects, "small", &small, GenerationMatch::Any).expect("stored");
+    let path = objects.path("a/large").expect("a path");
+    let discarded = write(&objects, "a/large", &large, GenerationMatch::Absent).expect("stored");
+    assert_eq!(discarded.content_length, KEPT_BYTES_MAX + 1);
+    assert_eq!(discarded.crc32c, Crc32c::default().append(&large));
+    assert_eq!(objects.metadata(&path).expect("known"), Some(discarded));
+    let refusal = StoreError::ContentDiscarded {
+        file: "large".to_owned(),
+    };
+    assert_eq!(objects.read(&path, u64::MAX), Err(refusal));
+    let small_path = objects.path("small").expect("a path");
+    let read = objects.read(&small_path, u64::MAX);
+    assert_eq!(read, Ok(Some((small, kept.generation))));
+    let names = std::fs::read_dir(folder.path()).expect("read");
+    assert_eq!(names.count(), 1, "only the small object is a file");
+}
+
+#[test]
+fn a_discarded_object_and_a_kept_one_replace_each_other_under_the_same_conditions() {
+    let (folder, objects, small, large) = small_objects();
+    let path = objects.path("x").expect("a path");
+    let mut last = write(&objects, "x", &small, GenerationMatch::Absent).expect("stored");
+    for body in [&large, &large, &small, &large] {
+        for wrong in [GenerationMatch::Absent, GenerationMatch::Is(1)] {
+            let refused = write(&objects, "x", body, wrong);
+            assert_eq!(refused, Err(StoreError::PreconditionFailed));
+        }
+        let next = write(&objects, "x", body, GenerationMatch::Is(last.generation));
+        let next = next.expect("stored");
+        assert!(next.generation > last.generation);
+        assert_eq!(objects.metadata(&path).expect("known"), Some(next));
+        let files = std::fs::read_dir(folder.path()).expect("read").count();
+        assert_eq!(files, usize::from(body == &small));
+        last = next;
+    }
+    let wrong = objects.remove(&path, GenerationMatch::Is(1));
+    assert_eq!(wrong, Err(StoreError::PreconditionFailed));
+    assert_eq!(objects.remove(&path, GenerationMatch::Any), Ok(true));
+    assert_eq!(objects.remove(&path, GenerationMatch::Any), Ok(false));
+    assert_eq!(objects.metadata(&path).expect("readable"), None);
+}
+
+#[test]
+fn a_folder_is_no_object_for_a_discarded_one_either() {
+    let (folder, objects, _, large) = small_objects();
+    std::fs::create_dir(folder.path().join("x")).expect("a folder");
+    let refused = write(&objects, "x", &large, GenerationMatch::Any);
+    assert!(matches!(refused, Err(StoreError::NotAFile { .. })));
 }
