@@ -66,8 +66,9 @@ pub(crate) fn generated(prefixes: &str, hashes_per_range: u32) -> tempfile::Temp
         seed: 26,
         hashes_per_range,
     };
+    let generator = config.generator().expect("a generator");
     for prefix in prefix_set(prefixes).iter() {
-        config
+        generator
             .write_prefix(prefix, folder.path())
             .expect("generated ranges");
     }

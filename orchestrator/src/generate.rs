@@ -5,13 +5,17 @@
 //! number of SHA-1 hashes that share a range. Counts are long-tailed, like the occurrences of
 //! passwords.
 
+mod counts;
+mod line;
+
 use anyhow::Context as _;
+use counts::Counts;
+use line::{LINE_BYTES_MAX, Line, SEPARATOR, sort};
 use prefix_tar::protocol::prefix::{Prefix, RangeName};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution as _, Pareto, Poisson};
+use rand_distr::{Distribution as _, Poisson};
 use sha1::{Digest as _, Sha1};
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 
@@ -33,12 +37,6 @@ pub const TEST_PASSWORDS: [(&str, u64); 6] = [
     ("prefix-tar-26", 1),
 ];
 
-/// The shape of the counts' tail: most passwords were seen once or twice, a few of them millions of times.
-const COUNT_SHAPE: f64 = 0.9;
-
-/// A count has at most ten digits.
-const COUNT_MAX: u64 = 9_999_999_999;
-
 /// What to generate.
 #[derive(Clone, Copy, Debug)]
 pub struct GeneratorConfig {
@@ -58,46 +56,63 @@ impl Default for GeneratorConfig {
 }
 
 impl GeneratorConfig {
-    /// The body of one range: sorted lines, CRLF between them and none at the end, like the real API's.
+    /// Prepares to generate.
     ///
     /// # Errors
     /// `hashes_per_range` is 0 or above [`HASHES_PER_RANGE_MAX`].
-    pub fn range(&self, range: RangeName) -> anyhow::Result<String> {
+    pub fn generator(self) -> anyhow::Result<Generator> {
         anyhow::ensure!(
             (1..=HASHES_PER_RANGE_MAX).contains(&self.hashes_per_range),
             "hashes per range must be 1 to {HASHES_PER_RANGE_MAX}, not {}",
             self.hashes_per_range
         );
+        let lines = Poisson::new(f64::from(self.hashes_per_range));
+        Ok(Generator {
+            config: self,
+            lines: lines.context("a Poisson distribution with that mean")?,
+            counts: Counts::new(),
+            test_lines: TEST_PASSWORDS.map(|(password, count)| test_line(password, count)),
+        })
+    }
+}
+
+/// Generates ranges.
+#[derive(Clone, Debug)]
+pub struct Generator {
+    config: GeneratorConfig,
+    /// The number of lines of a range.
+    lines: Poisson<f64>,
+    counts: Counts,
+    /// The test passwords, and the numbers of their ranges.
+    test_lines: [(u32, Line); TEST_PASSWORDS.len()],
+}
+
+impl Generator {
+    /// What is generated.
+    pub const fn config(&self) -> GeneratorConfig {
+        self.config
+    }
+
+    /// Makes the body of one range: sorted lines, CRLF between them and none at the end, like the real API's.
+    pub fn make(&self, range: RangeName, buffer: &mut RangeBuffer) {
         let mut random = self.random(range);
-        let lines = Poisson::new(f64::from(self.hashes_per_range))
-            .context("a Poisson distribution with that mean")?
-            .sample(&mut random)
-            .max(1.0) as usize;
-        let counts = Pareto::new(1.0, COUNT_SHAPE).context("a distribution of counts")?;
-        let mut hashes: BTreeMap<String, u64> = (0..lines)
-            .map(|_| {
-                let (low, high): (u128, u16) = (random.random(), random.random());
-                let suffix = format!("{:03X}{low:032X}", high & 0xFFF);
-                let count = (counts.sample(&mut random) as u64).clamp(1, COUNT_MAX);
-                (suffix, count)
-            })
-            .collect();
-        hashes.extend(TEST_PASSWORDS.iter().filter_map(|(password, count)| {
-            let hash = hex::encode_upper(Sha1::digest(password));
-            let suffix = hash.strip_prefix(&range.to_string())?;
-            Some((suffix.to_owned(), *count))
-        }));
-        let lines: Vec<String> = hashes
-            .iter()
-            .map(|(suffix, count)| format!("{suffix}:{count}"))
-            .collect();
-        Ok(lines.join("\r\n"))
+        let lines = self.lines.sample(&mut random).max(1.0) as usize;
+        buffer.lines.clear();
+        for _ in 0..lines {
+            let (low, high): (u128, u16) = (random.random(), random.random());
+            let count = self.counts.draw(&mut random);
+            buffer.lines.push(Line::new(high, low, count));
+        }
+        let number = u32::from(range.prefix().number()) << 12 | u32::from(range.index());
+        let test_lines = self.test_lines.iter().filter(|(of, _)| *of == number);
+        buffer.lines.extend(test_lines.map(|(_, line)| *line));
+        buffer.write_lines();
     }
 
     fn random(&self, range: RangeName) -> ChaCha8Rng {
         let mut seed = [0; 32];
         let (seed_part, range_part) = seed.split_at_mut(8);
-        seed_part.copy_from_slice(&self.seed.to_le_bytes());
+        seed_part.copy_from_slice(&self.config.seed.to_le_bytes());
         for (place, byte) in range_part.iter_mut().zip(range.to_string().bytes()) {
             *place = byte;
         }
@@ -111,15 +126,59 @@ impl GeneratorConfig {
     /// A file cannot be written.
     pub fn write_prefix(&self, prefix: Prefix, folder: &Path) -> anyhow::Result<u64> {
         let mut bytes = 0;
+        let mut buffer = RangeBuffer::default();
         for range in prefix.ranges() {
             let path = folder.join(range.file_name());
-            let body = self.range(range)?;
-            write_whole(&path, body.as_bytes())
+            self.make(range, &mut buffer);
+            write_whole(&path, buffer.body())
                 .with_context(|| format!("cannot write {}", path.display()))?;
-            bytes += body.len() as u64;
+            bytes += buffer.body().len() as u64;
         }
         Ok(bytes)
     }
+}
+
+/// Memory for one range, to be reused: allocating it for each would take longer than making the range.
+#[derive(Debug, Default)]
+pub struct RangeBuffer {
+    lines: Vec<Line>,
+    /// Indexes of the lines in the order of their suffixes.
+    order: Vec<u32>,
+    /// The body, with room for longer ones after it.
+    bytes: Vec<u8>,
+    body_bytes: usize,
+}
+
+impl RangeBuffer {
+    /// The body that was made last.
+    pub fn body(&self) -> &[u8] {
+        &self.bytes[..self.body_bytes]
+    }
+
+    fn write_lines(&mut self) {
+        sort(&self.lines, &mut self.order);
+        let bytes_max = self.lines.len() * LINE_BYTES_MAX;
+        if self.bytes.len() < bytes_max {
+            self.bytes.resize(bytes_max, 0);
+        }
+        let mut end = 0;
+        for &index in &self.order {
+            // There is room for the longest line after any number of lines before it.
+            if let Some(place) = self.bytes[end..].first_chunk_mut() {
+                end += self.lines[index as usize].write(place);
+            }
+        }
+        self.body_bytes = end - SEPARATOR.len();
+    }
+}
+
+/// The number of a password's range, and its line.
+fn test_line(password: &str, count: u64) -> (u32, Line) {
+    let hash: [u8; 20] = Sha1::digest(password).into();
+    let [a, b, c, d, low @ ..] = hash;
+    let high = u32::from_be_bytes([a, b, c, d]);
+    let line = Line::new(high as u16, u128::from_be_bytes(low), count);
+    (high >> 12, line)
 }
 
 fn write_whole(path: &Path, body: &[u8]) -> std::io::Result<()> {
@@ -138,17 +197,87 @@ fn write_whole(path: &Path, body: &[u8]) -> std::io::Result<()> {
 mod tests {
     use super::*;
     use prefix_tar::engine::range_body::RangeCheck;
+    use rand_distr::Pareto;
+    use std::collections::BTreeMap;
 
     fn range(text: &str) -> RangeName {
         text.parse().expect("a range")
     }
 
+    fn generator(seed: u64, hashes_per_range: u32) -> Generator {
+        let config = GeneratorConfig {
+            seed,
+            hashes_per_range,
+        };
+        config.generator().expect("a generator")
+    }
+
+    fn test_lines_of(range: RangeName) -> impl Iterator<Item = (String, u64)> {
+        TEST_PASSWORDS
+            .into_iter()
+            .filter_map(move |(password, count)| {
+                let hash = hex::encode_upper(Sha1::digest(password));
+                let suffix = hash.strip_prefix(&range.to_string())?;
+                Some((suffix.to_owned(), count))
+            })
+    }
+
+    fn body(generator: &Generator, range: RangeName) -> String {
+        let mut buffer = RangeBuffer::default();
+        generator.make(range, &mut buffer);
+        String::from_utf8(buffer.body().to_vec()).expect("ASCII")
+    }
+
+    /// The same range, made in the obvious way: what version 0.1.0 wrote.
+    fn naive(generator: &Generator, range: RangeName) -> String {
+        let mut random = generator.random(range);
+        let mean = f64::from(generator.config.hashes_per_range);
+        let lines = Poisson::new(mean).expect("a distribution");
+        let lines = lines.sample(&mut random).max(1.0) as usize;
+        let counts = Pareto::new(1.0, 0.9).expect("a distribution");
+        let mut hashes: BTreeMap<String, u64> = (0..lines)
+            .map(|_| {
+                let (low, high): (u128, u16) = (random.random(), random.random());
+                let count: f64 = counts.sample(&mut random);
+                let suffix = format!("{:03X}{low:032X}", high & 0xFFF);
+                (suffix, (count as u64).clamp(1, 9_999_999_999))
+            })
+            .collect();
+        hashes.extend(test_lines_of(range));
+        let lines: Vec<String> = hashes
+            .iter()
+            .map(|(suffix, count)| format!("{suffix}:{count}"))
+            .collect();
+        lines.join("\r\n")
+    }
+
+    #[test]
+    fn the_bytes_of_a_seed_stay_what_they_are() {
+        let tests = TEST_PASSWORDS.map(|(password, _)| {
+            let hash = hex::encode_upper(Sha1::digest(password));
+            range(&hash[..5])
+        });
+        for (seed, mean) in [(1, HASHES_PER_RANGE), (u64::MAX, 12), (7, 3), (26, 6_000)] {
+            let generator = generator(seed, mean);
+            let ranges = Prefix::from_number(7).ranges().step_by(64);
+            let mut buffer = RangeBuffer::default();
+            for range in ranges.chain(tests) {
+                generator.make(range, &mut buffer);
+                let expected = naive(&generator, range);
+                assert!(
+                    buffer.body() == expected.as_bytes(),
+                    "{range} of seed {seed}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn every_range_is_valid_and_has_a_realistic_size() {
-        let config = GeneratorConfig::default();
+        let generator = generator(1, HASHES_PER_RANGE);
         let mut bytes = 0;
         for range in Prefix::from_number(7).ranges().take(200) {
-            let body = config.range(range).expect("a body");
+            let body = body(&generator, range);
             let mut check = RangeCheck::new();
             check.push(body.as_bytes()).expect("valid");
             let hashes = check.finish().expect("valid");
@@ -160,13 +289,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_range_and_another_seed_another() {
-        let body = |seed| {
-            let config = GeneratorConfig {
-                seed,
-                hashes_per_range: 20,
-            };
-            config.range(range("AB7FF")).expect("a body")
-        };
+        let body = |seed| body(&generator(seed, 20), range("AB7FF"));
         assert_eq!(body(1), body(1));
         assert_ne!(body(1), body(2));
     }
@@ -176,9 +299,7 @@ mod tests {
         for (password, count) in TEST_PASSWORDS {
             let hash = hex::encode_upper(Sha1::digest(password));
             let (prefix, suffix) = hash.split_at(5);
-            let body = GeneratorConfig::default()
-                .range(range(prefix))
-                .expect("a body");
+            let body = body(&generator(1, HASHES_PER_RANGE), range(prefix));
             assert!(
                 body.split("\r\n")
                     .any(|line| line == format!("{suffix}:{count}")),
@@ -189,19 +310,12 @@ mod tests {
 
     #[test]
     fn the_largest_mean_stays_below_the_longest_range() {
-        let config = GeneratorConfig {
-            seed: 3,
-            hashes_per_range: HASHES_PER_RANGE_MAX,
-        };
-        let body = config.range(range("00000")).expect("a body");
+        let body = body(&generator(3, HASHES_PER_RANGE_MAX), range("00000"));
         assert!(body.len() <= prefix_tar::limits::RANGE_BYTES_MAX);
-        assert!(
-            GeneratorConfig {
-                seed: 3,
-                hashes_per_range: 0
-            }
-            .range(range("00000"))
-            .is_err()
-        );
+        let none = GeneratorConfig {
+            seed: 3,
+            hashes_per_range: 0,
+        };
+        assert!(none.generator().is_err());
     }
 }

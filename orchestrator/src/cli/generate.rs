@@ -78,6 +78,7 @@ pub(super) async fn write(
     folder: &Path,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<(usize, u64)> {
+    let generator = config.generator()?;
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot create the folder {}", folder.display()))?;
     let (folder, shutdown) = (folder.to_owned(), shutdown.clone());
@@ -87,7 +88,7 @@ pub(super) async fn write(
         counter.begin(prefixes.len());
         // One failure stops the others: a full disk is full for all of them.
         let done = workers::for_each(&prefixes, &shutdown, |prefix| {
-            let written = config.write_prefix(prefix, &folder);
+            let written = generator.write_prefix(prefix, &folder);
             if written.is_err() {
                 shutdown.cancel();
             }
