@@ -227,6 +227,20 @@ mod tests {
     }
 
     #[test]
+    fn serve_needs_a_folder_or_a_seed_and_not_both() {
+        let parses = |arguments: &str| {
+            let arguments = ["orchestrator", "serve"]
+                .into_iter()
+                .chain(arguments.split_whitespace());
+            Cli::try_parse_from(arguments).is_ok()
+        };
+        assert!(parses("-d .") && parses("--synthetic 1"));
+        assert!(parses("--synthetic 1 --hashes-per-range 9"));
+        assert!(!parses("") && !parses("-d . --synthetic 1"));
+        assert!(!parses("-d . --hashes-per-range 9"));
+    }
+
+    #[test]
     fn the_help_has_not_changed() {
         let mut command = Cli::command();
         insta::assert_snapshot!(command.render_help());

@@ -1,10 +1,13 @@
 //! `serve` answers range requests like the real API.
 
+use crate::harness::program::{orchestrator, output, texts};
 use crate::harness::source::Source;
 use crate::harness::{fetch, generated};
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::Full;
+use orchestrator::generate::GeneratorConfig;
+use orchestrator::range_api::source::RangeSource;
 use std::io::Read as _;
 
 async fn send(
@@ -88,4 +91,67 @@ async fn a_matching_etag_gets_304_and_an_invalid_request_is_refused() {
     let posted = send(&source, Method::POST, "/range/AB000", &[]).await;
     assert_eq!(posted.status(), 405);
     assert_eq!(posted.headers()["allow"], "GET, HEAD");
+}
+
+async fn synthetic(seed: u64, hashes_per_range: u32) -> Source {
+    let config = GeneratorConfig {
+        seed,
+        hashes_per_range,
+    };
+    Source::of(RangeSource::synthetic(config).expect("a source")).await
+}
+
+#[tokio::test]
+async fn synthetic_ranges_are_those_that_generate_writes_with_the_headers_of_a_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut generate = orchestrator();
+    generate
+        .args(["generate", "--prefixes", "5B", "--seed", "7"])
+        .args(["--hashes-per-range", "30", "-d"])
+        .arg(folder.path());
+    let generated = output(generate).await;
+    assert_eq!(generated.status.code(), Some(0), "{}", texts(&generated));
+    let (files, source) = (
+        Source::of_folder(folder.path()).await,
+        synthetic(7, 30).await,
+    );
+    for encoding in ["identity", "gzip"] {
+        // 5BAA6 is the range of `password`.
+        for path in ["/range/5B000", "/range/5BAA6", "/range/5bfff"] {
+            let headers = [("accept-encoding", encoding)];
+            let of_folder = send(&files, Method::GET, path, &headers).await;
+            let made = send(&source, Method::GET, path, &headers).await;
+            assert_eq!(made.status(), 200);
+            assert_eq!(made.body(), of_folder.body(), "{path} {encoding}");
+            let names = |response: &Response<Bytes>| -> Vec<String> {
+                response.headers().keys().map(ToString::to_string).collect()
+            };
+            assert_eq!(names(&made), names(&of_folder));
+            let head = send(&source, Method::HEAD, path, &headers).await;
+            for name in ["content-length", "etag", "last-modified"] {
+                assert_eq!(head.headers()[name], made.headers()[name]);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_etag_of_a_synthetic_range_names_its_bytes() {
+    let etag = async |source: &Source, path: &str| {
+        let head = send(source, Method::HEAD, path, &[]).await;
+        head.headers()["etag"].to_str().expect("text").to_owned()
+    };
+    let source = synthetic(1, 20).await;
+    let known = etag(&source, "/range/00000").await;
+    assert_eq!(known, etag(&synthetic(1, 20).await, "/range/00000").await);
+    for (source, path) in [
+        (&source, "/range/00001"),
+        (&synthetic(2, 20).await, "/range/00000"),
+        (&synthetic(1, 21).await, "/range/00000"),
+    ] {
+        assert_ne!(known, etag(source, path).await, "{path}");
+    }
+    let headers = [("if-none-match", known.as_str())];
+    let again = send(&source, Method::GET, "/range/00000", &headers).await;
+    assert_eq!(again.status(), 304);
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
 use orchestrator::http_server::HttpServer;
+use orchestrator::range_api::source::RangeSource;
 use prefix_tar::protocol::prefix::RangeName;
 use prefix_tar::protocol::source::SourceUrl;
 use tokio::net::TcpListener;
@@ -43,7 +44,12 @@ impl Source {
 
     /// The range API that `serve` provides, over a folder.
     pub(crate) async fn of_folder(folder: &std::path::Path) -> Self {
-        let server = orchestrator::range_api::start(listener().await, folder.to_owned());
+        Self::of(RangeSource::folder(folder.to_owned())).await
+    }
+
+    /// The range API that `serve` provides, over ranges from anywhere.
+    pub(crate) async fn of(source: RangeSource) -> Self {
+        let server = orchestrator::range_api::start(listener().await, source);
         Self {
             server: server.expect("a server"),
         }

@@ -12,7 +12,7 @@ use crate::generate::GeneratorConfig;
 use crate::host::embedded::DEADLINE_DEFAULT;
 use crate::humanize;
 use crate::progress::Style;
-use crate::range_api;
+use crate::range_api::{self, source::RangeSource};
 use crate::resource_usage::ResourceUsage;
 use crate::run::dispatch::{DispatchSettings, PARALLEL_MAX};
 use crate::run::outcome::{FinishedRun, StoredPrefix};
@@ -100,7 +100,7 @@ impl Demo {
             return Ok(End::Stopped);
         }
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
-        let source = range_api::start(listener, ranges)?;
+        let source = range_api::start(listener, RangeSource::folder(ranges))?;
         let config = RunConfig {
             source: format!("http://{}", source.address()).parse()?,
             to: ArchiveLocation::Folder(archive.clone()),
