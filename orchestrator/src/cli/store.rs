@@ -9,9 +9,10 @@ use anyhow::Context as _;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use emulator::key::ServiceAccountKey;
+use emulator::objects::{KEPT_BYTES_MAX, Retention};
 use emulator::permissions::{Permissions, Role};
 use emulator::signature::Verifier;
-use emulator::{Buckets, Emulator};
+use emulator::{Buckets, Emulator, Settings};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -20,9 +21,12 @@ Examples:
   mkdir -p ./store/my-bucket
   orchestrator store -d ./store --key-file ./key.json
   orchestrator store -d ./store --role objectCreator --role objectViewer
+  orchestrator store -d ./store --discard
 
 Accepts V4-signed PUT, GET, HEAD and DELETE of http://ADDR/my-bucket/OBJECT, as GCS does, and
 trusts the service-account key in --key-file.";
+
+const _: () = assert!(KEPT_BYTES_MAX == 1024 * 1024, "the help says 1 MiB");
 
 /// Serve a local object store that emulates GCS's XML API and its checks
 #[derive(Debug, Args)]
@@ -47,6 +51,13 @@ pub(super) struct Store {
     /// Role of the key's account; repeat it to grant several  [default: everything is permitted]
     #[arg(long = "role", value_name = "ROLE", value_parser = PossibleValuesParser::new(Role::ALL.map(Role::as_str)).try_map(|name| name.parse::<Role>()))]
     roles: Vec<Role>,
+
+    /// For measuring: check every upload, but discard what is larger than 1 MiB, such as tars
+    ///
+    /// Until the store stops, it remembers the metadata of what it discards, in memory: HEAD and preconditions work,
+    /// GET and `verify` do not. Smaller objects, such as reports and the manifest, are kept in --directory.
+    #[arg(long)]
+    discard: bool,
 }
 
 impl Store {
@@ -72,8 +83,16 @@ impl Store {
             [] => Permissions::ALL,
             roles => Permissions::of_roles(roles),
         };
-        let buckets = Buckets::In(self.directory);
-        let emulator = Emulator::with_permissions(buckets, verifier, permissions);
+        let retention = match self.discard {
+            true => Retention::SmallObjects,
+            false => Retention::Everything,
+        };
+        let settings = Settings {
+            permissions,
+            retention,
+            ..Settings::default()
+        };
+        let emulator = Emulator::with_settings(Buckets::In(self.directory), verifier, settings);
         let server = serve(listener, emulator)?;
         print(&format!(
             "storing at http://{} what {} signs (key: {})",
