@@ -12,6 +12,9 @@ FUZZ_TARGETS := range_check inflate job report signature range_request tar_check
 # The seed of the faults in a short soak.
 SOAK_SEED ?= 1
 
+# The article's way and the native floor, for `make bench` only.
+ARTICLE := target/article/release
+
 SCHEMAS := run-event component-event report manifest run-record
 
 # Every crate with its features, a line each.
@@ -59,11 +62,14 @@ schemas: build ## Write the JSON schemas of events, reports and the manifest to 
 		target/release/orchestrator schema $$schema > docs/schemas/$$schema.json || exit 1; \
 	done
 
-bench: build ## Measure speed and memory beside curl and tar, as ratios (needs nginx, curl, tar, GNU time, bc)
-	bench/run target/release/orchestrator
+bench: build ## Measure speed and memory beside curl and tar, as ratios (needs nginx, curl, tar, GNU time, bc, openssl)
+	$(CARGO) build --release --locked --manifest-path bench/article/Cargo.toml --target-dir target/article
+	FLOOR=$(ARTICLE)/floor bench/run target/release/orchestrator
+	bench/cgroup target/release/orchestrator $(ARTICLE)/article $(ARTICLE)/floor
 
 lint: toolchain ## Check format, lints, spelling, documentation and dependencies
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path bench/article/Cargo.toml --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --locked --package prefix-tar --lib --profile component --target $(TARGET) -- -D warnings
 	$(CARGO) check --locked --manifest-path tests/fuzz/Cargo.toml --lib --bins --target-dir target/fuzz
