@@ -148,8 +148,15 @@ async fn receive(
 struct Writer {
     collected: Vec<Bytes>,
     collected_bytes: usize,
+    writing: Option<Writing>,
+}
+
+enum Writing {
     /// The write of the previous batch.
-    writing: Option<JoinHandle<Result<PartialUpload, StoreError>>>,
+    ToDisk(JoinHandle<Result<PartialUpload, StoreError>>),
+    /// The object is not kept: nothing is collected, since summing takes less time than passing bytes to another
+    /// thread.
+    Nowhere(PartialUpload),
 }
 
 /// An unfinished object, and the permit that counts its upload as in progress.
@@ -160,11 +167,14 @@ impl Writer {
         Self {
             collected: Vec::new(),
             collected_bytes: 0,
-            writing: Some(tokio::task::spawn_blocking(move || Ok((partial, upload)))),
+            writing: Some(Writing::of(partial, upload)),
         }
     }
 
     async fn push(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+        if let Some(Writing::Nowhere((partial, _))) = &mut self.writing {
+            return partial.append(&bytes);
+        }
         self.collected_bytes += bytes.len();
         self.collected.push(bytes);
         if self.collected_bytes < WRITE_BYTES {
@@ -174,7 +184,7 @@ impl Writer {
         let batch = std::mem::take(&mut self.collected);
         self.collected_bytes = 0;
         let append = tokio::task::spawn_blocking(move || append(partial, upload, &batch));
-        self.writing = Some(append);
+        self.writing = Some(Writing::ToDisk(append));
         Ok(())
     }
 
@@ -192,8 +202,20 @@ impl Writer {
 
     /// Waits until the previous batch is on disk.
     async fn written(&mut self) -> Result<PartialUpload, StoreError> {
-        let writing = self.writing.take().ok_or(StoreError::InternalError)?;
-        writing.await.map_err(|_| StoreError::InternalError)?
+        match self.writing.take().ok_or(StoreError::InternalError)? {
+            Writing::ToDisk(write) => write.await.map_err(|_| StoreError::InternalError)?,
+            Writing::Nowhere(upload) => Ok(upload),
+        }
+    }
+}
+
+impl Writing {
+    fn of(partial: PartialObject, upload: OwnedSemaphorePermit) -> Self {
+        if partial.is_kept() {
+            Self::ToDisk(tokio::task::spawn_blocking(move || Ok((partial, upload))))
+        } else {
+            Self::Nowhere((partial, upload))
+        }
     }
 }
 

@@ -62,6 +62,11 @@ impl PartialObject {
         Ok(())
     }
 
+    /// Whether the bytes are written to disk.
+    pub const fn is_kept(&self) -> bool {
+        self.staged.is_some()
+    }
+
     /// The checksum of the bytes so far.
     pub const fn crc32c(&self) -> Crc32c {
         self.crc32c
