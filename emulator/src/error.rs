@@ -128,6 +128,14 @@ pub enum StoreError {
         /// The object's file name.
         file: String,
     },
+    /// The object's content is kept, and replacing it would lose it.
+    #[error(
+        "{file} was stored without `store --discard`; with it, replacing {file} would lose its content: use another folder"
+    )]
+    ContentKept {
+        /// The object's file name.
+        file: String,
+    },
     /// No more objects can be remembered whose content is discarded.
     #[error("too many objects were discarded; restart the store, which forgets them")]
     TooManyDiscarded,
@@ -219,6 +227,7 @@ impl StoreError {
             // A client that retries 5xx except 507 does not repeat what cannot succeed.
             Self::NotAFile { .. } => (StatusCode::CONFLICT, "NotAFile"),
             Self::ContentDiscarded { .. } => (StatusCode::CONFLICT, "ContentDiscarded"),
+            Self::ContentKept { .. } => (StatusCode::CONFLICT, "ContentKept"),
             Self::TooManyDiscarded => (StatusCode::INSUFFICIENT_STORAGE, "TooManyDiscarded"),
             Self::NoSpaceLeft => (StatusCode::INSUFFICIENT_STORAGE, "NoSpaceLeft"),
             Self::QuotaExceeded => (StatusCode::INSUFFICIENT_STORAGE, "QuotaExceeded"),

@@ -211,6 +211,7 @@ impl Objects {
     /// The folder is not writable.
     pub fn begin(&self, path: &Path, content_length: u64) -> Result<PartialObject, StoreError> {
         if self.retention.discards(content_length) {
+            self.refuse_to_lose(path)?;
             Ok(PartialObject::discarding(path))
         } else {
             PartialObject::create(path)
@@ -286,6 +287,7 @@ impl Objects {
         if !condition.holds(current) {
             return Err(StoreError::PreconditionFailed);
         }
+        self.refuse_to_lose(path)?;
         let metadata = ObjectMetadata {
             generation: next_generation(current),
             content_length,
@@ -311,6 +313,17 @@ impl Objects {
         self.check_generation(path, condition)?;
         let was_file = remove_file(path)?;
         Ok(self.discarded.remove(path) || was_file)
+    }
+
+    /// Refuses to replace a file that this bucket would not have kept: it is of a store that keeps everything.
+    fn refuse_to_lose(&self, path: &Path) -> Result<(), StoreError> {
+        match path.symlink_metadata() {
+            Ok(metadata) if metadata.is_file() && self.retention.discards(metadata.len()) => {
+                let file = file_name(path);
+                Err(StoreError::ContentKept { file })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn generation_at(&self, path: &Path) -> Result<Option<u64>, StoreError> {

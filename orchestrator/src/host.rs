@@ -6,6 +6,7 @@ pub mod remote;
 mod timed_body;
 
 use crate::origin::Origin;
+use crate::redaction::redacted;
 use prefix_tar::protocol::failure::Failure;
 use prefix_tar::protocol::job::Job;
 use prefix_tar::protocol::report::Report;
@@ -28,6 +29,12 @@ pub struct FailedInvocation {
     pub failure: Failure,
     /// The report of what was sent, if all of it was: the store may have the tar despite the failure.
     pub sent: Option<Box<Report>>,
+}
+
+/// A failure as another program stated it, made safe to show: escaped, of bounded length, without secrets.
+fn made_safe(failure: Failure) -> Failure {
+    let message = redacted(&failure.message).into_owned();
+    Failure { message, ..failure }.sanitized()
 }
 
 impl From<Failure> for FailedInvocation {

@@ -26,6 +26,7 @@ pub mod liveness;
 pub mod origin;
 pub mod progress;
 pub mod range_api;
+mod redaction;
 pub mod resource_usage;
 pub mod run;
 pub mod sign;

@@ -77,7 +77,7 @@ async fn a_tar_whose_connections_are_always_lost_could_not_be_read() {
     assert!(printed.contains("damaged: 01.tar: "), "{printed}");
     assert!(!printed.contains("damaged: 00"), "{printed}");
     assert!(
-        printed.contains("has 1 problem and 1 file that could not be read: 1 prefix, "),
+        printed.contains("has 1 problem and 1 file that could not be read; read: 1 prefix, "),
         "{printed}"
     );
 }

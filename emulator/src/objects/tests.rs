@@ -253,6 +253,20 @@ fn a_discarded_object_and_a_kept_one_replace_each_other_under_the_same_condition
 }
 
 #[test]
+fn a_tar_that_was_kept_is_not_lost_to_one_that_is_discarded() {
+    let (folder, objects, _, large) = small_objects();
+    let archive = Objects::open(folder.path().to_owned());
+    write(&archive, "00.tar", &large, GenerationMatch::Absent).expect("stored");
+    let refused = write(&objects, "00.tar", &large, GenerationMatch::Any);
+    let kept = StoreError::ContentKept {
+        file: "00.tar".to_owned(),
+    };
+    assert_eq!(refused, Err(kept));
+    let content = std::fs::read(folder.path().join("00.tar")).expect("a tar");
+    assert!(content == large);
+}
+
+#[test]
 fn a_folder_is_no_object_for_a_discarded_one_either() {
     let (folder, objects, _, large) = small_objects();
     std::fs::create_dir(folder.path().join("x")).expect("a folder");

@@ -55,7 +55,7 @@ pub(super) struct Store {
     /// For measuring: check every upload, but discard what is larger than 1 MiB, such as tars
     ///
     /// Until the store stops, it remembers the metadata of what it discards, in memory: HEAD and preconditions work,
-    /// GET and `verify` do not. Smaller objects, such as reports and the manifest, are kept in --directory.
+    /// GET and `verify` do not. A tar that is in --directory already is not replaced. Smaller objects, such as reports and the manifest, are kept in --directory.
     #[arg(long)]
     discard: bool,
 }

@@ -134,6 +134,6 @@ fn print_verdict(verdict: &Verdict, archive: &str) {
     let found: Vec<String> = damages.into_iter().chain(unreadable).collect();
     print(&match found.join(" and ") {
         found if found.is_empty() => format!("{archive} is whole: {read}"),
-        found => format!("{archive} has {found}: {read} are whole"),
+        found => format!("{archive} has {found}; read: {read}"),
     });
 }

@@ -1,6 +1,6 @@
 //! Reads the component's answer, a stream of NDJSON events, up to the final event.
 
-use super::{FailedInvocation, InvocationProgress};
+use super::{FailedInvocation, InvocationProgress, made_safe};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
@@ -114,7 +114,7 @@ fn outcome_of(
         }
         Ok(Event::Done { report }) => Some(Ok(*report)),
         Ok(Event::Failed { error, sent }) => Some(Err(FailedInvocation {
-            failure: error.sanitized(),
+            failure: made_safe(error),
             sent,
         })),
         Err(error) => Some(Err(Failure::permanent(
@@ -175,6 +175,16 @@ mod tests {
         let failed = outcome.expect("an outcome").expect_err("a failure");
         let message = failed.failure.message;
         assert_eq!(message, r"a\u{a}b\u{1b}[2J\u{9b}\u{202e}");
+    }
+
+    #[tokio::test]
+    async fn the_message_of_a_failure_loses_its_secrets() {
+        for secret in ["https://x/o?X-Goog-Signature=5ec4e7", "Bearer 5ec4e7"] {
+            let (outcome, _) = read_text(&FAILED.replace("\"m\"", &format!("\"{secret}\""))).await;
+            let failed = outcome.expect("an outcome").expect_err("a failure");
+            let message = failed.failure.message;
+            assert!(message.ends_with("<redacted>"), "{message}");
+        }
     }
 
     #[tokio::test]

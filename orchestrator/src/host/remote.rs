@@ -9,7 +9,7 @@ pub use url::{ComponentUrl, ComponentUrlError};
 
 use super::answer::CutOff;
 use super::timed_body::{BodyLost, TimedBody};
-use super::{FailedInvocation, Host, InvocationProgress, answer};
+use super::{FailedInvocation, Host, InvocationProgress, answer, made_safe};
 use crate::http_client::{self, HttpClient};
 use crate::origin::Origin;
 use anyhow::Context as _;
@@ -264,7 +264,7 @@ async fn refusal(url: &ComponentUrl, response: http::Response<Incoming>) -> Fail
     };
     let failure = match serde_json::from_slice(&body) {
         Ok(Event::Failed { error, .. }) => {
-            let error = error.sanitized();
+            let error = made_safe(error);
             let message = &error.message;
             Failure {
                 message: format!("the component at {url} answered {status}: {message}"),

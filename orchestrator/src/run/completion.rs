@@ -95,8 +95,8 @@ mod tests {
     const SOURCE: &str = "http://127.0.0.1:1";
     const AB: Prefix = Prefix::from_number(0xAB);
 
-    /// Refuses so many writes of the manifest.
-    struct Refusals(AtomicU32);
+    /// Gives so many writes of the manifest this fate.
+    struct Refusals(AtomicU32, Fate);
 
     impl Gate for Refusals {
         fn pass(&self, operation: Operation) -> Pin<Box<dyn Future<Output = Fate> + Send + '_>> {
@@ -108,11 +108,7 @@ mod tests {
                     .0
                     .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left)
                     .is_ok();
-            let fate = if is_refused {
-                Fate::Expired
-            } else {
-                Fate::Answered
-            };
+            let fate = if is_refused { self.1 } else { Fate::Answered };
             Box::pin(std::future::ready(fate))
         }
     }
@@ -123,7 +119,17 @@ mod tests {
         give_up_after: Duration,
         shutdown: &CancellationToken,
     ) -> (Result<(), TransactionError>, Vec<RunEvent>, bool) {
-        let gate = Arc::new(Refusals(AtomicU32::new(refusals)));
+        completed_with(Fate::Expired, refusals, give_up_after, shutdown).await
+    }
+
+    /// Does the same in a store that gives those writes another fate.
+    async fn completed_with(
+        fate: Fate,
+        refusals: u32,
+        give_up_after: Duration,
+        shutdown: &CancellationToken,
+    ) -> (Result<(), TransactionError>, Vec<RunEvent>, bool) {
+        let gate = Arc::new(Refusals(AtomicU32::new(refusals), fate));
         let store = Arc::new(MemoryStore::new(Arc::default(), gate));
         let prefixes: PrefixSet = "AB".parse().expect("prefixes");
         let request = Request {
@@ -181,6 +187,16 @@ mod tests {
             completed(0, Duration::ZERO, &CancellationToken::new()).await;
         result.expect("completed");
         assert!(has_manifest && events.is_empty(), "{events:?}");
+    }
+
+    #[tokio::test]
+    async fn a_manifest_that_is_confirmed_but_not_kept_completes_nothing() {
+        let shutdown = CancellationToken::new();
+        let completed = completed_with(Fate::Forgotten, 1, Duration::ZERO, &shutdown);
+        let (result, _, has_manifest) = completed.await;
+        let error = result.expect_err("no manifest").to_string();
+        assert!(error.contains("does not have it"), "{error}");
+        assert!(!has_manifest);
     }
 
     #[tokio::test]

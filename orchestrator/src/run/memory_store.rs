@@ -84,6 +84,8 @@ pub(super) enum Fate {
     AnswerLost,
     /// Its URL has expired.
     Expired,
+    /// It does not happen, but is confirmed.
+    Forgotten,
 }
 
 /// Where an operation waits for its turn.
@@ -162,6 +164,7 @@ impl MemoryStore {
         let fate = self.gate.pass(operation).await;
         let answer = match fate {
             Fate::Expired => Err(Lost::Expired),
+            Fate::Forgotten => Ok(Some(base.unwrap_or(0) + 1)),
             Fate::Answered => Ok(apply(&mut self.files(), file, base, content)),
             Fate::AnswerLost => {
                 apply(&mut self.files(), file, base, content);

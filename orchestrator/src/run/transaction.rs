@@ -101,6 +101,9 @@ pub enum TransactionError {
     /// A tar does not fit its report any more, at the end of the run.
     #[error("{0}.tar no longer fits its report; run the same command again")]
     Changed(Prefix),
+    /// The store confirmed a write, and then had no such file.
+    #[error("the store confirmed {0}, but does not have it; run the same command again")]
+    NotKept(String),
     /// A file cannot be encoded.
     #[error("cannot encode {file}: {cause}")]
     Encode {

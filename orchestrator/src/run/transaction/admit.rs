@@ -5,6 +5,7 @@ use crate::archive::layout::{report_name, tar_name};
 use crate::archive::run_record::RunRecord;
 use crate::archive::{Base, StoredObject, TarIndex, report_to_replace};
 use crate::destination::Written;
+use crate::redaction::redacted;
 use crate::run::resume::whole;
 use prefix_tar::protocol::failure::{Failure, FailureKind};
 use prefix_tar::protocol::job::Upload;
@@ -71,7 +72,7 @@ impl Transaction {
             return Err(TransactionError::OtherReport {
                 prefix,
                 source_url: record.source.clone(),
-                reported: format!("{} of {:?}", report.prefix, report.source),
+                reported: format!("{} of {:?}", report.prefix, redacted(&report.source)),
             });
         }
         report

@@ -54,6 +54,10 @@ impl Transaction {
             }
             let content = encode(MANIFEST_NAME, &manifest)?;
             if let Written::Done { .. } = self.destination.write(permit, content).await? {
+                // A store that confirms what it does not keep must not make a run complete.
+                if !self.is_blind && self.archive().generation(MANIFEST_NAME).await?.is_none() {
+                    return Err(TransactionError::NotKept(MANIFEST_NAME.to_owned()));
+                }
                 return Ok(manifest);
             }
         }
