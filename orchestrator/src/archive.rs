@@ -140,11 +140,32 @@ pub trait Archive: Send + Sync {
     /// The store or the folder does not say.
     async fn generation(&self, file: &str) -> Result<Base, ReadError>;
 
+    /// Whether the account may not read `file`, so that it seems to be absent.
+    ///
+    /// # Errors
+    /// The store or the folder cannot be read.
+    async fn is_denied(&self, _file: &str) -> Result<bool, ReadError> {
+        Ok(false)
+    }
+
     /// The metadata of a prefix's tar. In a folder, this may read the whole tar for its checksum.
     ///
     /// # Errors
     /// The store or the folder cannot be read.
     async fn object(&self, prefix: Prefix) -> Result<Option<StoredObject>, ReadError>;
+
+    /// The metadata of a prefix's tar, if it has this length in bytes. A tar of another length is not read.
+    ///
+    /// # Errors
+    /// The store or the folder cannot be read.
+    async fn object_of_length(
+        &self,
+        prefix: Prefix,
+        content_length: u64,
+    ) -> Result<Option<StoredObject>, ReadError> {
+        let object = self.object(prefix).await?;
+        Ok(object.filter(|object| object.content_length == content_length))
+    }
 
     /// Whether a prefix has a tar.
     ///
@@ -256,29 +277,24 @@ pub async fn run_record(archive: &dyn Archive) -> Result<Versioned<RunRecord>, R
     versioned(archive, RUN_RECORD_NAME, RUN_RECORD_BYTES_MAX).await
 }
 
-/// Reads a file that a run may replace. A file that is not valid has no value, but a generation.
+/// Reads a file that a run may replace. A file that is not valid, or too long, has no value, but a generation.
 async fn versioned<T: DeserializeOwned>(
     archive: &dyn Archive,
     name: &str,
     bytes_max: usize,
 ) -> Result<Versioned<T>, ReadError> {
-    let Some(file) = archive.read(name, bytes_max).await? else {
-        return Ok(Versioned {
-            value: None,
-            base: None,
-        });
+    let (parsed, base) = match archive.read(name, bytes_max).await {
+        Ok(None) => (Ok(None), None),
+        Ok(Some(file)) => (parse(name, &file.content).map(Some), Some(file.generation)),
+        // If its generation cannot be told either, it is no regular file, and nothing can replace it.
+        Err(error @ ReadError::Invalid { .. }) => (Err(error), archive.generation(name).await?),
+        Err(error) => return Err(error),
     };
-    let value = match parse(name, &file.content) {
-        Ok(value) => Some(value),
-        Err(error) => {
-            tracing::warn!(%error, "an invalid file counts as missing");
-            None
-        }
-    };
-    Ok(Versioned {
-        value,
-        base: Some(file.generation),
-    })
+    let value = parsed.unwrap_or_else(|error| {
+        tracing::warn!(%error, "an invalid file counts as missing");
+        None
+    });
+    Ok(Versioned { value, base })
 }
 
 fn parse<T: DeserializeOwned>(file: &str, text: &[u8]) -> Result<T, ReadError> {

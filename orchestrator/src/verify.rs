@@ -19,6 +19,7 @@ pub use problem::Problem;
 
 use crate::archive::layout::{MANIFEST_NAME, RUN_RECORD_NAME, report_name, tar_name};
 use crate::archive::manifest::Manifest;
+use crate::archive::run_record::RunRecord;
 use crate::archive::{Archive, ReadError, Replaced, run_record};
 use crate::workers;
 use manifest_check::{Reported, check_manifest, object_of};
@@ -70,11 +71,21 @@ pub struct UnfinishedRun {
     pub source: String,
 }
 
+impl UnfinishedRun {
+    fn of(record: RunRecord) -> Self {
+        Self {
+            started: one_line(&record.started),
+            source: one_line(&record.source),
+            run: record.run,
+        }
+    }
+}
+
 impl fmt::Display for UnfinishedRun {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "unfinished: run {} from {} began at {}; until it ends, the manifest describes the archive before it; the command that began it resumes it",
+            "unfinished: run {} from {} began at {}; until the run ends, the manifest describes the archive as it was before; repeat the command that began the run to resume it",
             self.run, self.source, self.started
         )
     }
@@ -93,7 +104,7 @@ pub fn verify(
     let archive = Reader { archive, runtime };
     let mut problems = Problems::default();
     let manifest = archive.manifest(&mut problems);
-    let unfinished_run = archive.unfinished_run(manifest.as_ref(), &mut problems);
+    let record = archive.run_record(&mut problems);
     let prefixes = archive.prefixes(manifest.as_ref(), shutdown, &mut problems);
     on_prefixes(prefixes.len());
     let results = workers::for_each(&prefixes, shutdown, |prefix| {
@@ -111,12 +122,17 @@ pub fn verify(
         problems.append(result.problems);
         reported.extend(result.reported.map(|reported| (prefix, reported)));
     }
+    let finished = manifest.as_ref().and_then(|manifest| manifest.run.as_ref());
+    let (finished, unfinished): (Option<RunRecord>, _) = match record {
+        Some(record) if Some(&record.run) == finished => (Some(record), None),
+        record => (None, record),
+    };
     if let Some(manifest) = manifest {
-        check_manifest(&manifest, &reported, &mut problems);
+        check_manifest(&manifest, &reported, finished.as_ref(), &mut problems);
     }
     verdict.damages = problems.damages;
     verdict.unreadable = problems.unreadable;
-    verdict.unfinished_run = unfinished_run;
+    verdict.unfinished_run = unfinished.map(UnfinishedRun::of);
     verdict
 }
 
@@ -150,28 +166,18 @@ impl Reader<'_> {
         None
     }
 
-    /// The run that has begun and that the manifest does not name. Archives of version 0.1.0 have no record of a run.
-    fn unfinished_run(
-        &self,
-        manifest: Option<&Manifest>,
-        problems: &mut Problems,
-    ) -> Option<UnfinishedRun> {
-        let record = match self.runtime.block_on(run_record(self.archive)) {
-            Ok(record) => record.value?,
+    /// The record of the latest run. Archives of version 0.1.0 have none.
+    fn run_record(&self, problems: &mut Problems) -> Option<RunRecord> {
+        match self.runtime.block_on(run_record(self.archive)) {
+            Ok(record) => record.value,
             Err(error) => {
                 problems.error(RUN_RECORD_NAME, &error);
-                return None;
+                None
             }
-        };
-        let is_finished = manifest.is_some_and(|manifest| manifest.run == Some(record.run.clone()));
-        (!is_finished).then(|| UnfinishedRun {
-            run: record.run,
-            started: one_line(&record.started),
-            source: one_line(&record.source),
-        })
+        }
     }
 
-    /// The prefixes that the manifest names, and those that have a tar without being named.
+    /// The prefixes that the manifest names, and those that have a tar or a report without being named.
     fn prefixes(
         &self,
         manifest: Option<&Manifest>,
@@ -190,7 +196,7 @@ impl Reader<'_> {
             if is_lost.load(Ordering::Relaxed) {
                 return Ok(false);
             }
-            let found = self.runtime.block_on(self.archive.has_tar(prefix));
+            let found = self.runtime.block_on(self.holds(prefix));
             if matches!(found, Err(ReadError::Unreadable { .. })) {
                 is_lost.store(true, Ordering::Relaxed);
             }
@@ -212,6 +218,17 @@ impl Reader<'_> {
             }
         }
         prefixes.into_iter().collect()
+    }
+
+    /// Whether the archive has a tar or a report of a prefix. A run removes neither.
+    async fn holds(&self, prefix: Prefix) -> Result<bool, ReadError> {
+        let has_tar = self.archive.has_tar(prefix).await?;
+        Ok(has_tar
+            || self
+                .archive
+                .generation(&report_name(prefix))
+                .await?
+                .is_some())
     }
 
     fn verify_prefix(&self, prefix: Prefix, manifest: Option<&Manifest>) -> PrefixResult {

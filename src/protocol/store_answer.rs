@@ -65,6 +65,12 @@ pub const fn is_transient_status(status: u16) -> bool {
     matches!(status, 408 | 429 | 500..=506 | 508..=599)
 }
 
+/// Whether another attempt at a range may get another status. Besides [`is_transient_status`], that is whatever no source
+/// answers to a plain GET: an interim status, a success without a range, and 304. A cache or a proxy gave it.
+pub const fn is_transient_source_status(status: u16) -> bool {
+    is_transient_status(status) || matches!(status, 100..=299 | 304)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

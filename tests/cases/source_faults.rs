@@ -28,11 +28,14 @@ fn at_first_attempts(fault: SourceFault) -> impl Fn(RangeName, u32) -> Option<So
 }
 
 /// Faults that a retry overcomes.
-const TRANSIENT: [SourceFault; 15] = [
+const TRANSIENT: [SourceFault; 18] = [
     SourceFault::Closed,
     SourceFault::ResetAt(0),
     SourceFault::ResetAt(50),
     SourceFault::ResetAt(200),
+    SourceFault::Status(204),
+    SourceFault::Status(206),
+    SourceFault::Status(304),
     SourceFault::Status(408),
     SourceFault::Status(429),
     SourceFault::Status(500),

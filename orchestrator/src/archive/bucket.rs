@@ -111,6 +111,11 @@ impl Archive for BucketArchive {
             .transpose()
     }
 
+    async fn is_denied(&self, file: &str) -> Result<bool, ReadError> {
+        let denied = self.client.is_denied(file).await;
+        denied.map_err(|error| self.unreadable(file, &error))
+    }
+
     async fn object(&self, prefix: Prefix) -> Result<Option<StoredObject>, ReadError> {
         let file = tar_name(prefix);
         let Some(answer) = self.find(Method::HEAD, &file, None).await? else {

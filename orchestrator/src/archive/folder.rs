@@ -5,7 +5,7 @@ use super::layout::tar_name;
 use super::{Archive, Base, ReadError, StoredFile, StoredObject, TarReader};
 use emulator::error::{StoreError, lacks_file_descriptors};
 use emulator::objects::{Objects, current_generation};
-use nix::libc::{ELOOP, O_NOFOLLOW, O_NONBLOCK};
+use nix::libc::{ELOOP, ENXIO, O_NOFOLLOW, O_NONBLOCK};
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::prefix::Prefix;
 use std::fs::{File, FileType, OpenOptions};
@@ -53,6 +53,16 @@ impl FolderArchive {
             Ok(Err(error)) if lacks_file_descriptors(&error) => {
                 Err(unreadable(StoreError::NoFileDescriptors.to_string(), true))
             }
+            Ok(Err(error))
+                if error
+                    .get_ref()
+                    .is_some_and(|cause| cause.is::<NotRegular>()) =>
+            {
+                Err(ReadError::Invalid {
+                    file: shown,
+                    reason: error.to_string(),
+                })
+            }
             Ok(Err(error)) => Err(unreadable(error.to_string(), false)),
             Err(error) => Err(unreadable(error.to_string(), false)),
         }
@@ -95,6 +105,21 @@ impl Archive for FolderArchive {
         Ok(generation
             .flatten()
             .map(|generation| generation.to_string()))
+    }
+
+    async fn object_of_length(
+        &self,
+        prefix: Prefix,
+        content_length: u64,
+    ) -> Result<Option<StoredObject>, ReadError> {
+        let length = self
+            .on_file(&tar_name(prefix), |path| Ok(open(path)?.metadata()?.len()))
+            .await?;
+        if length != Some(content_length) {
+            return Ok(None);
+        }
+        let object = self.object(prefix).await?;
+        Ok(object.filter(|object| object.content_length == content_length))
     }
 
     async fn object(&self, prefix: Prefix) -> Result<Option<StoredObject>, ReadError> {
@@ -148,6 +173,11 @@ impl Archive for FolderArchive {
     }
 }
 
+/// Something other than a regular file has the name of one.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("it is a {0}, not a regular file")]
+struct NotRegular(&'static str);
+
 /// Opens a regular file, and nothing else. It never blocks.
 fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
@@ -155,17 +185,15 @@ fn open(path: &Path) -> io::Result<File> {
         .custom_flags(O_NONBLOCK | O_NOFOLLOW)
         .open(path)
         .map_err(|error| match error.raw_os_error() {
-            Some(ELOOP) => io::Error::other("it is a symbolic link, not a regular file"),
+            Some(ELOOP) => io::Error::other(NotRegular("symbolic link")),
+            Some(ENXIO) => io::Error::other(NotRegular("socket")),
             _ => error,
         })?;
     let file_type = file.metadata()?.file_type();
     if file_type.is_file() {
         Ok(file)
     } else {
-        let kind = kind_of(file_type);
-        Err(io::Error::other(format!(
-            "it is a {kind}, not a regular file"
-        )))
+        Err(io::Error::other(NotRegular(kind_of(file_type))))
     }
 }
 
@@ -218,14 +246,14 @@ mod tests {
             ),
             (fifo, "it is a FIFO, not a regular file"),
             (link, "it is a symbolic link, not a regular file"),
-            (socket, "No such device or address"),
+            (socket, "it is a socket, not a regular file"),
         ] {
             let folder = tempfile::tempdir().expect("a folder");
             std::fs::write(folder.path().join("other"), [0; 512]).expect("written");
             let path = folder.path().join("AB.tar");
             make(&path).expect("made");
             let archive = FolderArchive::new(folder.path().to_owned());
-            let expected = format!("cannot read {}: {reason}", path.display());
+            let expected = format!("{} is not valid: {reason}", path.display());
             for error in errors(&archive).await {
                 assert!(error.starts_with(&expected), "{error}");
             }

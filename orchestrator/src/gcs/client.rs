@@ -82,6 +82,13 @@ impl Answer {
         !self.status.is_success() && is_expired(self.code())
     }
 
+    /// Whether the account lacks a permission. Any other code concerns the signature, and would be the same for every
+    /// object.
+    fn is_denied(&self) -> bool {
+        self.status == StatusCode::FORBIDDEN
+            && self.code().is_none_or(|code| code == "AccessDenied")
+    }
+
     /// The store's `<Code>`. An answer to HEAD has none.
     pub fn code(&self) -> Option<&str> {
         std::str::from_utf8(&self.body).ok().and_then(error_code)
@@ -320,14 +327,24 @@ impl BucketClient {
             }
             answer = denied;
         }
-        // Any other code concerns the signature, and would be the same for every object.
-        if answer.status == StatusCode::FORBIDDEN
-            && answer.code().is_none_or(|code| code == "AccessDenied")
-        {
+        if answer.is_denied() {
             tracing::debug!(file, "the account may not see whether this object exists");
             return Ok(None);
         }
         found(answer, is_partial)
+    }
+
+    /// Whether the account has no permission to read a file, so that [`Self::find`] does not find it.
+    ///
+    /// # Errors
+    /// The request failed, or was refused for another reason.
+    pub async fn is_denied(&self, file: &str) -> Result<bool, RequestError> {
+        let answer = self.request(Method::GET, file, Some(FIRST_BYTE)).await?;
+        // An empty file has no first byte.
+        if answer.is_denied() || answer.status == StatusCode::RANGE_NOT_SATISFIABLE {
+            return Ok(answer.is_denied());
+        }
+        found(answer, true).map(|_| false)
     }
 
     /// Requests a file, or its bytes `byte_range`. Unlike [`Self::find`], it fails if the account

@@ -92,14 +92,18 @@ impl Attempts {
                 // The last attempt begins when the time is over, so that an outage of just this
                 // length is ridden out, too.
                 let is_over = elapsed.saturating_sub(now - began) >= give_up_after;
-                let is_hopeless = !self.settings.waits_for_source
-                    && !self.outages.alive.is_cancelled()
-                    && progress.attempt >= ATTEMPTS_BEFORE_LIFE_MAX;
+                let is_before_life =
+                    !self.settings.waits_for_source && !self.outages.alive.is_cancelled();
+                let is_hopeless = is_before_life && progress.attempt >= ATTEMPTS_BEFORE_LIFE_MAX;
                 if is_hopeless || is_over {
                     return None;
                 }
                 let left = give_up_after.saturating_sub(elapsed);
                 let wait = progress.outage_waits.next()?.min(left).max(requested);
+                if is_before_life {
+                    // It is given up long before the outage would be.
+                    return self.report_retry(failure, wait).await;
+                }
                 let outage = RunEvent::Outage {
                     failure: failure.clone(),
                     elapsed,

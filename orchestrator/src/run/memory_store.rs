@@ -124,6 +124,8 @@ pub(super) struct MemoryStore {
     origin: Origin,
     /// The status of every attempt to sign an upload, if it fails.
     pub(super) sign_status: Option<u16>,
+    /// The checksum that the metadata of every tar states, if it is not the tar's own.
+    pub(super) stated_crc32c: Option<Crc32c>,
 }
 
 impl MemoryStore {
@@ -133,6 +135,7 @@ impl MemoryStore {
             gate,
             origin: Origin::new(false, "127.0.0.1:1"),
             sign_status: None,
+            stated_crc32c: None,
         }
     }
 
@@ -305,7 +308,7 @@ impl Archive for MemoryStore {
                 };
                 Some(StoredObject {
                     content_length: content_length(),
-                    crc32c,
+                    crc32c: self.stated_crc32c.unwrap_or(crc32c),
                     generation: found.generation.to_string(),
                     etag: None,
                 })

@@ -2,7 +2,7 @@
 //! fits the tar that is there now.
 
 use super::outcome::StoredPrefix;
-use crate::archive::layout::tar_name;
+use crate::archive::layout::{report_name, tar_name};
 use crate::archive::run_record::{PlannedPrefix, RunRecord};
 use crate::archive::{Archive, Base, ReadError, report_to_replace};
 use futures::StreamExt as _;
@@ -78,6 +78,10 @@ async fn survey_prefix(
             .prefix(prefix)
             .is_some_and(|planned| planned.kept || planned.base != surveyed.base),
     };
+    if !is_wanted {
+        // What cannot be replaced is found before anything is mirrored.
+        archive.generation(&report_name(prefix)).await?;
+    }
     if surveyed.base.is_none() || !is_wanted {
         return Ok(surveyed);
     }
@@ -120,7 +124,8 @@ pub(super) async fn whole(
         tracing::warn!(%prefix, %fault, "a report is not valid and counts as missing");
         return Ok(None);
     }
-    let object = archive.object(prefix).await?;
+    let object = archive.object_of_length(prefix, report.content_length);
+    let object = object.await?;
     Ok(object
         .filter(|object| object.matches(&report))
         .map(|object| {

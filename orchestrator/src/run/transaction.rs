@@ -19,6 +19,8 @@ mod finish;
 #[cfg(test)]
 mod model;
 mod open;
+#[cfg(test)]
+mod tests;
 
 pub use admit::Admission;
 pub use open::{Opening, Request};
@@ -97,6 +99,18 @@ pub enum TransactionError {
         prefix: Prefix,
         /// What the store has.
         found: String,
+    },
+    /// What the store says of a tar is not what it delivers.
+    #[error(
+        "the store states {stated} for {prefix}.tar, but delivers {read}, a whole tar, under the same generation; its metadata cannot be trusted"
+    )]
+    Contradiction {
+        /// The prefix.
+        prefix: Prefix,
+        /// What a HEAD states.
+        stated: String,
+        /// What a GET delivers.
+        read: String,
     },
     /// A tar does not fit its report any more, at the end of the run.
     #[error("{0}.tar no longer fits its report; run the same command again")]

@@ -1,8 +1,9 @@
 //! Compares the manifest with the reports, and its totals with its objects.
 
 use super::problem::Problems;
-use crate::archive::layout::{MANIFEST_NAME, tar_name};
+use crate::archive::layout::{MANIFEST_NAME, RUN_RECORD_NAME, tar_name};
 use crate::archive::manifest::{Manifest, ManifestObject, Totals};
+use crate::archive::run_record::RunRecord;
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
 use std::collections::BTreeMap;
@@ -39,10 +40,12 @@ pub(super) fn object_of(manifest: &Manifest, prefix: Prefix) -> Option<&Manifest
     objects.find(|object| object.prefix == prefix)
 }
 
-/// Checks the manifest. `reported` has an entry for every prefix whose report is valid.
+/// Checks the manifest. `reported` has an entry for every prefix whose report is valid; `finished` is the record of the
+/// run that wrote the manifest, unless a later run has begun.
 pub(super) fn check_manifest(
     manifest: &Manifest,
     reported: &BTreeMap<Prefix, Reported>,
+    finished: Option<&RunRecord>,
     problems: &mut Problems,
 ) {
     let mut damage = |what: &str| problems.damage(MANIFEST_NAME, what);
@@ -70,6 +73,16 @@ pub(super) fn check_manifest(
     }
     for prefix in reported.keys().filter(|prefix| !named.contains_key(prefix)) {
         damage(&format!("does not name {prefix}, which is in the archive"));
+    }
+    if named.is_empty() {
+        damage("names no prefix");
+    }
+    let of_run = finished.into_iter().flat_map(|record| &record.prefixes);
+    for lost in of_run.filter(|planned| !named.contains_key(&planned.prefix)) {
+        let prefix = lost.prefix;
+        damage(&format!(
+            "does not name {prefix}, which its run has mirrored, see {RUN_RECORD_NAME}"
+        ));
     }
     if !sums_objects(manifest) {
         damage("has totals that are not the sums over its objects");

@@ -10,6 +10,11 @@ pub(super) fn is_zeros(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)
 }
 
+/// Whether an octal field is zero or empty.
+fn is_number_zero(field: &[u8]) -> bool {
+    field.iter().all(|byte| matches!(byte, b'0' | b' ' | 0))
+}
+
 /// The size in the header of `range`, which begins at byte `at`.
 ///
 /// # Errors
@@ -44,7 +49,12 @@ pub(super) fn entry_size(
         && header.uid().ok() == Some(0)
         && header.gid().ok() == Some(0)
         && header.mtime().is_ok()
+        && is_zeros(ustar.name.get(name.len()..).unwrap_or_default())
         && is_zeros(&ustar.linkname)
+        && is_number_zero(&ustar.dev_major)
+        && is_number_zero(&ustar.dev_minor)
+        && is_zeros(&ustar.prefix)
+        && is_zeros(&ustar.pad)
         && is_zeros(&ustar.uname)
         && is_zeros(&ustar.gname);
     if !is_plain {

@@ -191,6 +191,20 @@ fn a_manifest_that_contradicts_the_archive_or_itself_is_damaged() {
             "manifest.json: has totals that are not the sums over its objects",
         ],
     );
+    damages(
+        |manifest| {
+            manifest["objects"] = json!([]);
+            manifest["totals"] = json!({
+                "prefixes": 0, "ranges": 0, "hashes": 0, "data_bytes": 0, "content_length": 0, "requests": 0,
+                "retries": 0
+            });
+        },
+        &[
+            "manifest.json: does not name 00, which is in the archive",
+            "manifest.json: does not name 01, which is in the archive",
+            "manifest.json: names no prefix",
+        ],
+    );
     assert_damages(
         |folder| {
             std::fs::remove_file(folder.join("00.json")).expect("removed");
@@ -205,26 +219,68 @@ fn a_manifest_that_contradicts_the_archive_or_itself_is_damaged() {
     );
 }
 
+const RUN: &str = "20261125T031700Z-1a2b3c4d";
+
+/// Writes the record of the run [`RUN`].
+fn write_record(folder: &Path, prefixes: &[Prefix]) {
+    let prefixes: Vec<_> = prefixes
+        .iter()
+        .map(|prefix| json!({"prefix": prefix, "base": null, "kept": false}))
+        .collect();
+    let record = json!({
+        "tool": "prefix-tar", "version": "0.1.0", "run": RUN, "source": "http://127.0.0.1:1\u{1b}[2J",
+        "started": "2026-11-25T03:17:00Z", "force": true, "upload_seconds": 660, "closed": false,
+        "prefixes": prefixes
+    });
+    std::fs::write(folder.join("run.json"), record.to_string()).expect("written");
+}
+
+#[test]
+fn a_prefix_that_was_removed_from_the_archive_and_its_manifest_is_missed() {
+    let folder = archive_of(&[ONE]);
+    write_record(folder.path(), &[ONE, TWO]);
+    change_json(&folder.path().join(MANIFEST_NAME), |manifest| {
+        manifest["run"] = json!(RUN);
+    });
+    assert_eq!(
+        lines(&folder_verdict(folder.path()).damages),
+        ["manifest.json: does not name 01, which its run has mirrored, see run.json"]
+    );
+    // A later run has other prefixes, and says nothing about those of the manifest.
+    change_json(&folder.path().join(MANIFEST_NAME), |manifest| {
+        manifest["run"] = json!("20261124T031700Z-1a2b3c4d");
+    });
+    assert_eq!(folder_verdict(folder.path()).damages, []);
+}
+
+#[test]
+fn a_report_without_its_tar_is_damage_even_if_no_manifest_names_it() {
+    assert_damages(
+        |folder| {
+            std::fs::copy(folder.join("00.json"), folder.join("7F.json")).expect("copied");
+            change_json(&folder.join("7F.json"), |report| {
+                report["prefix"] = json!("7F");
+            });
+        },
+        &[
+            "7F.tar: is missing",
+            "manifest.json: does not name 7F, which is in the archive",
+        ],
+    );
+}
+
 #[test]
 fn an_unfinished_run_is_named_and_is_no_damage() {
     let folder = archive_of(&[ONE]);
-    let record = |run: &str| {
-        json!({
-            "tool": "prefix-tar", "version": "0.1.0", "run": run, "source": "http://127.0.0.1:1\u{1b}[2J",
-            "started": "2026-11-25T03:17:00Z", "force": true, "upload_seconds": 660, "closed": false,
-            "prefixes": []
-        })
-    };
-    let run = "20261125T031700Z-1a2b3c4d";
-    std::fs::write(folder.path().join("run.json"), record(run).to_string()).expect("written");
+    write_record(folder.path(), &[]);
     let verdict = folder_verdict(folder.path());
     assert_eq!((verdict.damages, verdict.unreadable), (vec![], vec![]));
     assert_eq!(
         verdict.unfinished_run.expect("a run").to_string(),
-        "unfinished: run 20261125T031700Z-1a2b3c4d from http://127.0.0.1:1\\u{1b}[2J began at 2026-11-25T03:17:00Z; until it ends, the manifest describes the archive before it; the command that began it resumes it"
+        "unfinished: run 20261125T031700Z-1a2b3c4d from http://127.0.0.1:1\\u{1b}[2J began at 2026-11-25T03:17:00Z; until the run ends, the manifest describes the archive as it was before; repeat the command that began the run to resume it"
     );
     change_json(&folder.path().join("manifest.json"), |manifest| {
-        manifest["run"] = json!(run);
+        manifest["run"] = json!(RUN);
     });
     assert_eq!(folder_verdict(folder.path()).unfinished_run, None);
 }
@@ -423,7 +479,7 @@ fn a_prefix_that_is_replaced_while_it_is_read_is_read_again_once() {
 }
 
 #[test]
-fn files_that_are_not_regular_are_unreadable_and_verify_does_not_hang() {
+fn files_that_are_not_regular_are_damage_and_verify_does_not_hang() {
     let folder = archive_of(&[ONE, TWO]);
     let path = |name: &str| folder.path().join(name);
     for name in ["00.tar", "01.json", "01.tar"] {
@@ -438,13 +494,14 @@ fn files_that_are_not_regular_are_unreadable_and_verify_does_not_hang() {
     std::fs::create_dir(path("7F.tar")).expect("a folder");
     let verdict = folder_verdict(folder.path());
     assert_eq!(
-        lines(&verdict.unreadable),
+        lines(&verdict.damages),
         [
-            "00.tar: it is a FIFO, not a regular file",
-            "01.json: it is a symbolic link, not a regular file",
-            "01.tar: it is a directory, not a regular file",
-            "7F.tar: it is a directory, not a regular file",
+            "00.tar: is not valid: it is a FIFO, not a regular file",
+            "01.json: is not valid: it is a symbolic link, not a regular file",
+            "01.tar: is not valid: it is a directory, not a regular file",
+            "7F.json: is missing",
+            "7F.tar: is not valid: it is a directory, not a regular file",
         ]
     );
-    assert_eq!(lines(&verdict.damages), ["7F.json: is missing"]);
+    assert_eq!(verdict.unreadable, []);
 }

@@ -15,7 +15,7 @@ use crate::protocol::configuration::{Configuration, UNFRAMED};
 use crate::protocol::failure::{Failure, FailureKind};
 use crate::protocol::prefix::RangeName;
 use crate::protocol::source::{Encoding, SourceUrl};
-use crate::protocol::store_answer::is_transient_status;
+use crate::protocol::store_answer::is_transient_source_status;
 use crate::shell::incoming::BodyReader;
 use crate::shell::outgoing::{
     Peer, PendingResponse, Target, Timeouts, parsed_retry_after, request, transport_failure,
@@ -273,11 +273,11 @@ impl RangeClient {
 
     fn status_failure(&self, status: u16, response: &IncomingResponse) -> FailedAttempt {
         let redirect = match status {
-            300..=399 => "; redirects are not followed",
+            300..=303 | 305..=399 => "; redirects are not followed",
             _ => "",
         };
         let message = format!("{} answered {status}{redirect}", self.operation);
-        if !is_transient_status(status) {
+        if !is_transient_source_status(status) {
             let failure = Failure::permanent(FailureKind::SourceStatus, message);
             return failure.with_status(status).into();
         }

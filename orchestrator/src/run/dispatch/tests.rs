@@ -264,9 +264,12 @@ async fn a_source_that_never_answered_gets_fewer_attempts() {
         vec![Failure::transient(FailureKind::SourceUnreachable, "refused"); 50],
     )]);
     host.is_mute = true;
-    let (outcome, _) = Scene::new(host).run(1, 1).await;
+    let (outcome, events) = Scene::new(host).run(1, 1).await;
     let failed = &outcome.failed[&Prefix::from_number(0)];
     assert_eq!(failed.attempts, ATTEMPTS_BEFORE_LIFE_MAX);
+    // An outage would be said to be ridden out for `give_up_after`.
+    let is_outage = |event: &RunEvent| matches!(event, RunEvent::Outage { .. });
+    assert!(!events.iter().any(is_outage), "{events:?}");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use crate::archive::{Base, StoredObject, TarIndex, report_to_replace};
 use crate::destination::Written;
 use crate::redaction::redacted;
 use crate::run::resume::whole;
+use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::failure::{Failure, FailureKind};
 use prefix_tar::protocol::job::Upload;
 use prefix_tar::protocol::prefix::{Prefix, RANGES_PER_PREFIX};
@@ -87,12 +88,7 @@ impl Transaction {
             }
             Some(object) if object.matches(&report) => confirmed(report, object),
             Some(object) => {
-                let StoredObject {
-                    content_length,
-                    crc32c,
-                    ..
-                } = object;
-                let found = format!("{content_length} bytes with CRC32C {crc32c}");
+                let found = shown(object.content_length, object.crc32c);
                 return Err(not_stored(prefix, found));
             }
         };
@@ -171,16 +167,31 @@ impl Transaction {
             }
             Some(Err(problem)) => {
                 tracing::warn!(%prefix, problem, "a tar of this run is damaged and mirrored again");
-                let now = self.archive().generation(&tar_name(prefix)).await?;
-                let is_same = now.as_ref() == Some(&object.generation);
-                Ok(if is_same {
-                    Found::Replaceable(now)
+                Ok(if self.is_still(prefix, &object).await? {
+                    Found::Replaceable(Some(object.generation))
                 } else {
                     Found::Changed
                 })
             }
+            Some(Ok(index)) if self.is_still(prefix, &object).await? => {
+                Err(TransactionError::Contradiction {
+                    prefix,
+                    stated: shown(object.content_length, object.crc32c),
+                    read: shown(index.content_length, index.crc32c),
+                })
+            }
             Some(Ok(_)) | None => Ok(Found::Changed),
         }
+    }
+
+    /// Whether the tar of a prefix still is this object.
+    async fn is_still(
+        &self,
+        prefix: Prefix,
+        object: &StoredObject,
+    ) -> Result<bool, TransactionError> {
+        let now = self.archive().generation(&tar_name(prefix)).await?;
+        Ok(now.as_ref() == Some(&object.generation))
     }
 
     /// Permits the run to replace a tar that is gone or damaged.
@@ -227,6 +238,10 @@ impl Transaction {
         }
         Err(TransactionError::Busy(file))
     }
+}
+
+fn shown(content_length: u64, crc32c: Crc32c) -> String {
+    format!("{content_length} bytes with CRC32C {crc32c}")
 }
 
 fn not_stored(prefix: Prefix, found: String) -> TransactionError {

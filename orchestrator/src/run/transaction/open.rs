@@ -4,7 +4,7 @@ use super::{Held, Transaction, TransactionError, write_record};
 use crate::archive::layout::RUN_RECORD_NAME;
 use crate::archive::manifest::Manifest;
 use crate::archive::run_record::{PlannedPrefix, RunRecord};
-use crate::archive::{Base, Versioned, manifest_to_replace, run_record};
+use crate::archive::{Archive, Base, Versioned, manifest_to_replace, run_record};
 use crate::destination::{Destination, DestinationError};
 use crate::gcs::client::RequestError;
 use crate::run::outcome::StoredPrefix;
@@ -260,8 +260,22 @@ async fn begin(
     if let Some(until) = wait {
         return Ok(Some(Opening::Wait { until }));
     }
-    let is_blind = run_record(destination.archive()).await?.base.is_none();
+    let is_blind = is_blind(destination.archive()).await?;
     Ok(Some(begun(destination, record, base, is_blind, surveyed)))
+}
+
+/// Whether the account may not read `run.json`, which was written a moment ago.
+async fn is_blind(archive: &dyn Archive) -> Result<bool, TransactionError> {
+    if run_record(archive).await?.base.is_some() {
+        return Ok(false);
+    }
+    if !archive.is_denied(RUN_RECORD_NAME).await? {
+        return Err(TransactionError::NotKept(RUN_RECORD_NAME.to_owned()));
+    }
+    tracing::warn!(
+        "the account may not read what it writes, so nothing stored is read back; with storage.objects.get it would be"
+    );
+    Ok(true)
 }
 
 fn begun(

@@ -98,6 +98,23 @@ fn a_broken_header_is_named_by_its_offset_and_range() {
             plain,
         ),
         (|header| header.as_old_mut().linkname[0] = b'/', plain),
+        (|header| header.as_old_mut().name[99] = b'x', plain),
+        (
+            |header| header.as_ustar_mut().expect("ustar").dev_major[6] = b'8',
+            plain,
+        ),
+        (
+            |header| header.as_ustar_mut().expect("ustar").dev_minor[0] = b'8',
+            plain,
+        ),
+        (
+            |header| header.as_ustar_mut().expect("ustar").prefix[154] = b'x',
+            plain,
+        ),
+        (
+            |header| header.as_ustar_mut().expect("ustar").pad[11] = b'x',
+            plain,
+        ),
         (
             |header| header.set_size(RANGE_BYTES_MAX as u64 + 1),
             "has an entry AB005.txt that is larger than 262144 bytes",
