@@ -80,7 +80,7 @@ fn skipped_line(prefixes: usize) -> String {
 /// An outage as one line: what is down, since when, and when the run gives up.
 fn outage_line(failure: &Failure, elapsed: Duration, give_up_after: Duration) -> String {
     format!(
-        "no progress for {}: {failure}; giving up after {}",
+        "no progress for {}, giving up after {}: {failure}",
         humanize::duration(elapsed),
         humanize::duration(give_up_after)
     )
