@@ -3,6 +3,7 @@
 //! Sizes assume ranges as the public API serves them in 2026: about 75 KB, 1,900 to 2,000 lines.
 
 use crate::protocol::prefix::RANGES_PER_PREFIX;
+use crate::protocol::recording::POINTS_MAX;
 use std::time::Duration;
 
 const KIB: usize = 1024;
@@ -102,6 +103,14 @@ pub const CONTENT_LENGTH_MAX: u64 =
 /// Ranges between two progress events.
 pub const PROGRESS_RANGES: u32 = 256;
 
+/// Ranges between two points of the recording. With the first range, the last one and the end, it has 127 points: what
+/// the orchestrator keeps of 256 invocations stays below 2 MB.
+pub const RECORDED_RANGES: u32 = 33;
+
+/// A recording: 256 points of at most 56 bytes, and as JSON eight numbers of at most 12 characters each, and the counts
+/// of retries.
+pub const RECORDING_BYTES_MAX: usize = POINTS_MAX * (56 + 8 * 12) + 2 * KIB;
+
 /// The longest silence between two events. Gateways cut connections that are idle for 30 s or 60 s.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -181,6 +190,7 @@ pub const ACCOUNTED_BYTES_MAX: usize = STACK_BYTES
     + DUPLICATE_DETECTOR_BYTES_MAX
     + RANGES_PER_PREFIX as usize * (ETAG_BYTES_MAX + 32)
     + 2 * REPORT_BYTES_MAX
+    + 2 * RECORDING_BYTES_MAX
     + JOB_BYTES_MAX
     + STORE_ERROR_BYTES_MAX;
 
@@ -188,6 +198,7 @@ const _: () = {
     assert!(ACCOUNTED_BYTES_MAX <= LINEAR_MEMORY_BYTES_MAX);
     assert!(BODY_POOL_HEAD_BYTES + BODY_POOL_SAMPLE_BYTES < BODY_POOL_BYTES_MAX);
     assert!(RANGE_BYTES_MAX.is_multiple_of(CHUNK_BYTES));
+    assert!(RANGES_PER_PREFIX as usize / RECORDED_RANGES as usize + 3 <= POINTS_MAX);
     assert!(RETRY_AFTER_MAX.as_secs() < RANGE_ATTEMPTS_TIME_MAX.as_secs());
     assert!(BODY_POOL_BYTES_MAX.is_multiple_of(CHUNK_BYTES));
 };

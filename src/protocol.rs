@@ -3,10 +3,10 @@
 //!
 //! In reading order: [`prefix`] names prefixes and ranges. [`job`] is the request, with the
 //! [`signed_url`] of the upload. [`event`] is a line of the answer; the last one carries a
-//! [`report`], with the [`crc32c`] of the tar, or a [`failure`]. The orchestrator adds its
-//! [`run_id`] to reports. [`configuration`] is set by the component's operator: the [`source`], the
-//! [`token`] and the [`authority`] of every allowed store. [`store_answer`] interprets the store's
-//! answers. [`text`] makes what others say safe to show.
+//! [`report`], with the [`crc32c`] of the tar, or a [`failure`], and a [`recording`] of the
+//! invocation. The orchestrator adds its [`run_id`] to reports. [`configuration`] is set by the
+//! component's operator: the [`source`], the [`token`] and the [`authority`] of every allowed store.
+//! [`store_answer`] interprets the store's answers. [`text`] makes what others say safe to show.
 
 pub mod authority;
 pub mod configuration;
@@ -15,6 +15,7 @@ pub mod event;
 pub mod failure;
 pub mod job;
 pub mod prefix;
+pub mod recording;
 pub mod report;
 pub mod run_id;
 pub mod signed_url;

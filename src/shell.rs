@@ -2,18 +2,20 @@
 //!
 //! [`door`] admits the request. [`invocation`] runs its job: [`prefetcher`] keeps a window of
 //! requests in flight, [`fetch`] fetches a range, [`upload`] streams the tar, [`index`] collects
-//! the report and [`events`] writes the answer. [`outgoing`] and [`incoming`] wrap WASI's HTTP, and
-//! [`reactor`] is the event loop.
+//! the report, [`recorder`] measures, with [`heap`], and [`events`] writes the answer. [`outgoing`]
+//! and [`incoming`] wrap WASI's HTTP, and [`reactor`] is the event loop.
 
 mod door;
 mod events;
 mod fetch;
+mod heap;
 mod incoming;
 mod index;
 mod invocation;
 mod outgoing;
 mod prefetcher;
 mod reactor;
+mod recorder;
 mod upload;
 
 #[expect(

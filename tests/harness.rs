@@ -29,7 +29,7 @@ use orchestrator::destination::folder::FolderDestination;
 use orchestrator::gcs::options::ObjectOptions;
 use orchestrator::generate::GeneratorConfig;
 use orchestrator::host::embedded::{EmbeddedHost, EmbeddedSettings};
-use orchestrator::host::{Host, InvocationProgress};
+use orchestrator::host::{Host, InvocationUpdate};
 use orchestrator::origin::Origin;
 use orchestrator::run::dispatch::DispatchSettings;
 use orchestrator::run::event::RUN_EVENTS_MAX;
@@ -226,11 +226,13 @@ impl Fixture {
 
     /// Invokes the component with `job`.
     pub(crate) async fn invoke(&self, job: Job) -> Result<Report, Failure> {
-        let on_progress = |progress: InvocationProgress| {
-            self.ranges_reported
-                .fetch_max(progress.ranges, Ordering::Relaxed);
+        let on_update = |update: InvocationUpdate| {
+            if let InvocationUpdate::Progress(progress) = update {
+                self.ranges_reported
+                    .fetch_max(progress.ranges, Ordering::Relaxed);
+            }
         };
-        let outcome = self.host.invoke(job, &on_progress).await;
+        let outcome = self.host.invoke(job, &on_update).await;
         outcome.map_err(|failed| failed.failure)
     }
 

@@ -9,6 +9,7 @@ use crate::origin::Origin;
 use crate::redaction::redacted;
 use prefix_tar::protocol::failure::Failure;
 use prefix_tar::protocol::job::Job;
+use prefix_tar::protocol::recording::Recording;
 use prefix_tar::protocol::report::Report;
 
 /// The progress of an invocation.
@@ -20,6 +21,15 @@ pub struct InvocationProgress {
     pub data_bytes: u64,
     /// Linear memory in bytes.
     pub linear_memory: u64,
+}
+
+/// What an invocation says while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InvocationUpdate {
+    /// How far it is.
+    Progress(InvocationProgress),
+    /// At its end, what it measured of itself.
+    Recording(Box<Recording>),
 }
 
 /// An invocation that did not end with a report.
@@ -63,6 +73,6 @@ pub trait Host: Send + Sync {
     async fn invoke(
         &self,
         job: Job,
-        on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
+        on_update: &(dyn Fn(InvocationUpdate) + Send + Sync),
     ) -> Result<Report, FailedInvocation>;
 }

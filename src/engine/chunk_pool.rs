@@ -42,6 +42,11 @@ impl ChunkPool {
         })
     }
 
+    /// The memory of the chunks that hold bodies, in bytes.
+    pub const fn bytes_in_use(&self) -> usize {
+        self.in_use.get() * CHUNK_BYTES
+    }
+
     /// Sets the index of the range that may use the head's reserve: the first incomplete one.
     pub fn set_head(&self, index: u16) {
         self.head.set(index);

@@ -1,6 +1,7 @@
 //! [`Event`]: one line of the component's answer.
 
 use crate::protocol::failure::Failure;
+use crate::protocol::recording::Recording;
 use crate::protocol::report::Report;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,9 @@ pub enum Event {
     Done {
         /// What was stored.
         report: Box<Report>,
+        /// What the invocation measured of itself. Components of version 0.1.0 send none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        recording: Option<Box<Recording>>,
     },
     /// The invocation failed. It left no object, unless `sent` is present.
     Failed {
@@ -34,6 +38,9 @@ pub enum Event {
         /// or wrong: the store may have the object. `generation` is the one in the answer, if any.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sent: Option<Box<Report>>,
+        /// What the invocation measured of itself, if it began.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        recording: Option<Box<Recording>>,
     },
 }
 

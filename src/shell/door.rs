@@ -3,12 +3,14 @@
 use super::events::Events;
 use super::incoming::BodyReader;
 use super::invocation;
+use super::recorder::Recorder;
 use crate::limits::JOB_BYTES_MAX;
 use crate::protocol::configuration::Configuration;
 use crate::protocol::event::{EVENTS_CONTENT_TYPE, Event};
 use crate::protocol::failure::{Failure, FailureKind};
 use crate::protocol::job::{JOB_CONTENT_TYPE, Job};
 use spin_sdk::http::{Fields, IncomingRequest, Method, OutgoingResponse, ResponseOutparam};
+use std::rc::Rc;
 
 /// Why a request is rejected.
 struct Refusal {
@@ -34,13 +36,18 @@ pub(super) async fn answer(request: IncomingRequest, response: ResponseOutparam)
     let Some(events) = begin(response, 200, EVENTS_CONTENT_TYPE) else {
         return;
     };
-    let event = match invocation::run(&job, &configuration, &events).await {
+    let recorder = Rc::new(Recorder::start());
+    let outcome = invocation::run(&job, &configuration, &events, &recorder).await;
+    let recording = Some(Box::new(recorder.finish()));
+    let event = match outcome {
         Ok(report) => Event::Done {
             report: Box::new(report),
+            recording,
         },
         Err(failed) => Event::Failed {
             error: failed.error,
             sent: failed.sent.map(Box::new),
+            recording,
         },
     };
     // A caller that has disconnected cannot receive the error.
@@ -133,6 +140,7 @@ async fn refuse(refusal: Refusal, response: ResponseOutparam) {
         let event = Event::Failed {
             error: refusal.failure,
             sent: None,
+            recording: None,
         };
         let _ = events.finish(&event).await;
     }

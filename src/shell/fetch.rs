@@ -3,6 +3,7 @@
 mod attempt;
 
 use super::reactor::{Instant, Sleep, within};
+use super::recorder::Recorder;
 use crate::engine::chunk_pool::{BodyBytes, ChunkPool};
 use crate::engine::retry::{Backoff, RetryBudget, with_attempts};
 use crate::limits::{
@@ -35,6 +36,7 @@ pub(super) struct Fetcher {
     budget: Cell<RetryBudget>,
     /// No request is sent before this time, which the source's Retry-After sets.
     not_before: Cell<Option<Instant>>,
+    recorder: Rc<Recorder>,
 }
 
 impl Fetcher {
@@ -45,18 +47,25 @@ impl Fetcher {
     pub(super) fn new(
         configuration: &Configuration,
         pool: Rc<ChunkPool>,
+        recorder: Rc<Recorder>,
     ) -> Result<Rc<Self>, Failure> {
         Ok(Rc::new(Self {
             client: RangeClient::new(configuration, pool)?,
             random: RefCell::new(fastrand::Rng::new()),
             budget: Cell::new(RetryBudget::new()),
             not_before: Cell::new(None),
+            recorder,
         }))
     }
 
     /// Requests sent so far.
     pub(super) const fn requests(&self) -> u64 {
         self.client.requests()
+    }
+
+    /// Bytes of bodies received so far, before they are decoded.
+    pub(super) const fn received_bytes(&self) -> u64 {
+        self.client.received_bytes()
     }
 
     /// Whether the source answered 429 or 503 since the last call.
@@ -81,7 +90,10 @@ impl Fetcher {
             let now = Instant::now();
             let backoff = backoff.get_or_insert_with(|| self.backoff());
             match self.next_attempt(&failed, backoff, started, now) {
-                Ok(at) => Sleep::until(at).await,
+                Ok(at) => {
+                    self.recorder.count_retry(failed.failure.kind);
+                    Sleep::until(at).await;
+                }
                 Err(reason) => {
                     let mut failure = failed.failure.at(range);
                     failure.message =

@@ -4,6 +4,7 @@ use super::events::Events;
 use super::fetch::{Fetched, Fetcher};
 use super::index::{Index, Summary};
 use super::prefetcher::Prefetcher;
+use super::recorder::{Counts, Recorder};
 use super::upload::Upload;
 use crate::engine::chunk_pool::ChunkPool;
 use crate::engine::length::LengthSample;
@@ -38,8 +39,9 @@ pub(super) async fn run(
     job: &Job,
     configuration: &Configuration,
     events: &Events,
+    recorder: &Rc<Recorder>,
 ) -> Result<Report, Failed> {
-    let work = pin!(mirror(job, configuration, events));
+    let work = pin!(mirror(job, configuration, events, recorder));
     let keep_alive = pin!(events.keep_alive());
     match select(work, keep_alive).await {
         Either::Left((result, _)) => result,
@@ -55,13 +57,23 @@ async fn mirror(
     job: &Job,
     configuration: &Configuration,
     events: &Events,
+    recorder: &Rc<Recorder>,
 ) -> Result<Report, Failed> {
     let started = Instant::now();
     let pool = ChunkPool::new();
-    let fetcher = Fetcher::new(configuration, Rc::clone(&pool))?;
+    let fetcher = Fetcher::new(configuration, Rc::clone(&pool), Rc::clone(recorder))?;
     let window = Window::new(job.window.unwrap_or(WINDOW_DEFAULT));
     let mut prefetcher = Prefetcher::new(Rc::clone(&fetcher), Rc::clone(&pool), job.prefix, window);
     let mut index = Index::default();
+    let record = |ranges, in_flight, bytes_out| {
+        let counts = Counts {
+            ranges,
+            in_flight,
+            bytes_in: fetcher.received_bytes(),
+            bytes_out,
+        };
+        recorder.record(&counts, &pool);
+    };
 
     let (sampled, estimated) = sample_length(&mut prefetcher, &pool).await?;
     let content_length = job.content_length.unwrap_or(estimated);
@@ -82,10 +94,16 @@ async fn mirror(
         let written = upload.write_entry(fetched.range, &fetched.body, fetched.modified_seconds);
         prefetcher.alongside(written).await?;
         update_progress(events, &index);
+        if Recorder::is_due(index.ranges()) {
+            record(index.ranges(), prefetcher.in_flight(), upload.sent_bytes());
+        }
     }
     let fetch_seconds = started.elapsed().as_secs_f64();
     drop(prefetcher);
+    let sent_bytes = upload.sent_bytes();
     let outcome = upload.finish().await;
+    let bytes_out = outcome.as_ref().map_or(sent_bytes, |_| content_length);
+    record(index.ranges(), 0, bytes_out);
     let report = |stored| {
         let seconds = Seconds {
             fetch: fetch_seconds,

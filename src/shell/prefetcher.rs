@@ -48,6 +48,11 @@ impl Prefetcher {
         }
     }
 
+    /// Range requests in flight.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     /// The next range in order; `None` after the last.
     pub(super) async fn next(&mut self) -> Result<Option<Fetched>, Failure> {
         poll_fn(|context| {

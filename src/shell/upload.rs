@@ -125,6 +125,11 @@ impl Upload {
         })
     }
 
+    /// Bytes of the tar that the host has accepted.
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.tar_bytes - self.buffer.len() as u64
+    }
+
     /// Whether an entry with `size_bytes` of data and the end marker fit into the declared length.
     pub(super) const fn fits(&self, size_bytes: u64) -> bool {
         self.tar_bytes + tar::entry_bytes(size_bytes) + tar::END_BYTES <= self.content_length

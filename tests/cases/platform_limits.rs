@@ -39,6 +39,7 @@ async fn a_job_and_a_report_stay_far_below_the_message_limit() {
     }
     let event = serde_json::to_string(&Event::Done {
         report: Box::new(report),
+        recording: None,
     })
     .expect("JSON");
     measured(&format!(

@@ -1,17 +1,18 @@
 //! Reads the component's answer, a stream of NDJSON events, up to the final event.
 
-use super::{FailedInvocation, InvocationProgress, made_safe};
+use super::{FailedInvocation, InvocationProgress, InvocationUpdate, made_safe};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
-use prefix_tar::limits::REPORT_BYTES_MAX;
+use prefix_tar::limits::{RECORDING_BYTES_MAX, REPORT_BYTES_MAX};
 use prefix_tar::protocol::event::Event;
 use prefix_tar::protocol::failure::{Failure, FailureKind};
+use prefix_tar::protocol::recording::Recording;
 use prefix_tar::protocol::report::Report;
 use std::pin::pin;
 
-/// The longest line, in bytes: a report and the event around it.
-const LINE_BYTES_MAX: usize = REPORT_BYTES_MAX + 1024;
+/// The longest line, in bytes: a report, a recording and the event around them.
+const LINE_BYTES_MAX: usize = REPORT_BYTES_MAX + RECORDING_BYTES_MAX + 1024;
 
 /// The most progress events in one answer. The component sends one per 256 ranges and one every
 /// five seconds, for at most a day.
@@ -24,7 +25,7 @@ pub const PROGRESS_EVENTS_MAX: u32 = 20_000;
 /// The answer ended before its final event.
 pub async fn read<AnswerBody>(
     body: AnswerBody,
-    on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
+    on_update: &(dyn Fn(InvocationUpdate) + Send + Sync),
 ) -> Result<Result<Report, FailedInvocation>, CutOff<AnswerBody::Error>>
 where
     AnswerBody: Body<Data = Bytes>,
@@ -35,7 +36,7 @@ where
         let Ok(bytes) = frame.map_err(CutOff::Lost)?.into_data() else {
             continue;
         };
-        if let Some(outcome) = lines.push(&bytes, on_progress) {
+        if let Some(outcome) = lines.push(&bytes, on_update) {
             return Ok(outcome);
         }
     }
@@ -62,14 +63,14 @@ impl Lines {
     fn push(
         &mut self,
         bytes: &[u8],
-        on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
+        on_update: &(dyn Fn(InvocationUpdate) + Send + Sync),
     ) -> Option<Result<Report, FailedInvocation>> {
         let mut rest = bytes;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let (line, after) = rest.split_at(end + 1);
             rest = after;
             self.partial.extend_from_slice(line);
-            let outcome = outcome_of(&self.partial, on_progress);
+            let outcome = outcome_of(&self.partial, on_update);
             self.partial.clear();
             if outcome.is_some() {
                 return outcome;
@@ -97,7 +98,7 @@ fn not_the_component(evidence: &str) -> FailedInvocation {
 
 fn outcome_of(
     line: &[u8],
-    on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
+    on_update: &(dyn Fn(InvocationUpdate) + Send + Sync),
 ) -> Option<Result<Report, FailedInvocation>> {
     match serde_json::from_slice(line) {
         Ok(Event::Progress {
@@ -105,18 +106,28 @@ fn outcome_of(
             bytes,
             linear_memory,
         }) => {
-            on_progress(InvocationProgress {
+            on_update(InvocationUpdate::Progress(InvocationProgress {
                 ranges,
                 data_bytes: bytes,
                 linear_memory,
-            });
+            }));
             None
         }
-        Ok(Event::Done { report }) => Some(Ok(*report)),
-        Ok(Event::Failed { error, sent }) => Some(Err(FailedInvocation {
-            failure: made_safe(error),
+        Ok(Event::Done { report, recording }) => {
+            pass_on(recording, on_update);
+            Some(Ok(*report))
+        }
+        Ok(Event::Failed {
+            error,
             sent,
-        })),
+            recording,
+        }) => {
+            pass_on(recording, on_update);
+            Some(Err(FailedInvocation {
+                failure: made_safe(error),
+                sent,
+            }))
+        }
         Err(error) => Some(Err(Failure::permanent(
             FailureKind::Died,
             format!(
@@ -125,6 +136,18 @@ fn outcome_of(
             ),
         )
         .into())),
+    }
+}
+
+/// Passes a recording on, if it is valid. One that is not says nothing about the tar.
+fn pass_on(
+    recording: Option<Box<Recording>>,
+    on_update: &(dyn Fn(InvocationUpdate) + Send + Sync),
+) {
+    let Some(recording) = recording else { return };
+    match recording.check() {
+        Ok(()) => on_update(InvocationUpdate::Recording(recording)),
+        Err(fault) => tracing::warn!(%fault, "a component's recording is not usable"),
     }
 }
 

@@ -9,7 +9,7 @@ mod outbound;
 
 pub use engine::{CompiledCache, bundled_component};
 
-use super::{FailedInvocation, Host, InvocationProgress, answer};
+use super::{FailedInvocation, Host, InvocationUpdate, answer};
 use crate::invoke_token;
 use crate::liveness::Liveness;
 use crate::origin::Origin;
@@ -163,7 +163,7 @@ impl EmbeddedHost {
         &self,
         job: Job,
         traces: Traces,
-        on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
+        on_update: &(dyn Fn(InvocationUpdate) + Send + Sync),
     ) -> Result<Report, FailedInvocation> {
         let request = http::Request::post("http://component/")
             .header(http::header::CONTENT_TYPE, JOB_CONTENT_TYPE)
@@ -171,7 +171,7 @@ impl EmbeddedHost {
             .body(Bytes::from(job.expose_secret()))
             .map_err(|error| host_failure(&error))?;
         let read = async |response: http::Response<AnswerBody>| {
-            answer::read(response.into_body(), on_progress).await.ok()
+            answer::read(response.into_body(), on_update).await.ok()
         };
         let outcome = self.call_with_traces(request, traces, read).await?;
         outcome.unwrap_or_else(|| {
@@ -253,11 +253,11 @@ impl Host for EmbeddedHost {
     async fn invoke(
         &self,
         job: Job,
-        on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
+        on_update: &(dyn Fn(InvocationUpdate) + Send + Sync),
     ) -> Result<Report, FailedInvocation> {
         let prefix = job.prefix;
         let traces = Traces::new();
-        let run = Box::pin(self.run(job, traces.clone(), on_progress));
+        let run = Box::pin(self.run(job, traces.clone(), on_update));
         let outcome = match tokio::time::timeout(self.deadline, run).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Failure::transient(

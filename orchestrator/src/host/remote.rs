@@ -9,7 +9,7 @@ pub use url::{ComponentUrl, ComponentUrlError};
 
 use super::answer::CutOff;
 use super::timed_body::{BodyLost, TimedBody};
-use super::{FailedInvocation, Host, InvocationProgress, answer, made_safe};
+use super::{FailedInvocation, Host, InvocationUpdate, answer, made_safe};
 use crate::http_client::{self, HttpClient};
 use crate::origin::Origin;
 use anyhow::Context as _;
@@ -117,7 +117,7 @@ impl RemoteHost {
         &self,
         url: &ComponentUrl,
         job: &Job,
-        on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
+        on_update: &(dyn Fn(InvocationUpdate) + Send + Sync),
     ) -> Result<Report, FailedInvocation> {
         let request = http::Request::post(url.0.clone())
             .header(CONTENT_TYPE, JOB_CONTENT_TYPE)
@@ -138,11 +138,13 @@ impl RemoteHost {
         }
         let body = TimedBody::new(response.into_body(), idle);
         let (started, ranges) = (Instant::now(), AtomicU32::new(0));
-        let on_progress = |progress: InvocationProgress| {
-            ranges.store(progress.ranges, Ordering::Relaxed);
-            on_progress(progress);
+        let on_update = |update: InvocationUpdate| {
+            if let InvocationUpdate::Progress(progress) = &update {
+                ranges.store(progress.ranges, Ordering::Relaxed);
+            }
+            on_update(update);
         };
-        let outcome = answer::read(body, &on_progress)
+        let outcome = answer::read(body, &on_update)
             .await
             .unwrap_or_else(|cut_off| {
                 if matches!(cut_off, CutOff::Lost(BodyLost::Idle)) {
@@ -184,7 +186,7 @@ impl Host for RemoteHost {
     async fn invoke(
         &self,
         job: Job,
-        on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
+        on_update: &(dyn Fn(InvocationUpdate) + Send + Sync),
     ) -> Result<Report, FailedInvocation> {
         let endpoint = self.endpoints.take().ok_or_else(|| {
             Failure::permanent(
@@ -193,7 +195,7 @@ impl Host for RemoteHost {
             )
         })?;
         let url = endpoint.url();
-        let invocation = self.invoke_at(url, &job, on_progress);
+        let invocation = self.invoke_at(url, &job, on_update);
         let outcome = tokio::time::timeout(self.deadline, invocation)
             .await
             .unwrap_or_else(|_| {

@@ -8,7 +8,7 @@ use super::outage::{Diagnosis, OutageDetector};
 use super::outcome::{FailedPrefix, StoredPrefix};
 use super::retry::{ATTEMPTS_BEFORE_LIFE_MAX, RETRY_AFTER_MAX, outage_waits, waits};
 use super::transaction::{Admission, Transaction};
-use crate::host::{FailedInvocation, Host, InvocationProgress};
+use crate::host::{FailedInvocation, Host, InvocationUpdate};
 use prefix_tar::engine::retry::Backoff;
 use prefix_tar::protocol::failure::{Failure, FailureKind};
 use prefix_tar::protocol::job::Job;
@@ -155,7 +155,10 @@ impl Attempts {
             content_length,
             window: self.settings.window,
         };
-        let on_progress = |progress: InvocationProgress| {
+        let on_update = |update: InvocationUpdate| {
+            let InvocationUpdate::Progress(progress) = update else {
+                return;
+            };
             if progress.ranges > 0 {
                 self.note_progress();
             }
@@ -165,7 +168,7 @@ impl Attempts {
                 progress,
             });
         };
-        match self.host.invoke(job, &on_progress).await {
+        match self.host.invoke(job, &on_update).await {
             Ok(report) => self.commit(report).await,
             Err(FailedInvocation {
                 failure,

@@ -49,6 +49,7 @@ pub(super) struct RangeClient {
     operation: String,
     pool: Rc<ChunkPool>,
     requests: Cell<u64>,
+    received_bytes: Cell<u64>,
     is_throttled: Cell<bool>,
     duplicate_detector: RefCell<DuplicateDetector>,
 }
@@ -91,6 +92,7 @@ impl RangeClient {
             operation: format!("GET from {source}"),
             pool,
             requests: Cell::new(0),
+            received_bytes: Cell::new(0),
             is_throttled: Cell::new(false),
             duplicate_detector: RefCell::default(),
         })
@@ -98,6 +100,10 @@ impl RangeClient {
 
     pub(super) const fn requests(&self) -> u64 {
         self.requests.get()
+    }
+
+    pub(super) const fn received_bytes(&self) -> u64 {
+        self.received_bytes.get()
     }
 
     pub(super) fn take_throttled(&self) -> bool {
@@ -205,6 +211,8 @@ impl RangeClient {
                 .await
                 .map_err(|code| self.transport_failure(&code))?;
             let Some(piece) = piece else { break };
+            let received_bytes = self.received_bytes.get() + piece.len() as u64;
+            self.received_bytes.set(received_bytes);
             if body.len() + piece.len() > RANGE_WIRE_BYTES_MAX {
                 return Err(self.too_large());
             }

@@ -1,7 +1,7 @@
 //! Tests of the dispatcher over a host that answers from a script.
 
 use super::*;
-use crate::host::{FailedInvocation, InvocationProgress};
+use crate::host::{FailedInvocation, InvocationProgress, InvocationUpdate};
 use crate::origin::Origin;
 use crate::run::event::RUN_EVENTS_MAX;
 use crate::run::memory_store::{Content, File, MemoryStore, Open};
@@ -79,14 +79,14 @@ impl Host for ScriptedHost {
     async fn invoke(
         &self,
         job: Job,
-        on_progress: &(dyn Fn(InvocationProgress) + Send + Sync),
+        on_update: &(dyn Fn(InvocationUpdate) + Send + Sync),
     ) -> Result<Report, FailedInvocation> {
         if !self.is_mute {
-            on_progress(InvocationProgress {
+            on_update(InvocationUpdate::Progress(InvocationProgress {
                 ranges: 1,
                 data_bytes: 2,
                 linear_memory: 3,
-            });
+            }));
         }
         self.jobs
             .lock()
