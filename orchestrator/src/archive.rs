@@ -5,6 +5,7 @@ pub mod folder;
 pub mod layout;
 pub mod location;
 pub mod manifest;
+pub mod measurements;
 pub mod run_record;
 
 use crate::gcs::client::BucketClient;
@@ -12,9 +13,10 @@ use crate::gcs::options::ObjectOptions;
 use crate::verify::tar_check::check_tar;
 use bucket::BucketArchive;
 use folder::FolderArchive;
-use layout::{MANIFEST_NAME, RUN_RECORD_NAME, report_name};
+use layout::{MANIFEST_NAME, MEASUREMENTS_NAME, RUN_RECORD_NAME, report_name};
 use location::ArchiveLocation;
 use manifest::Manifest;
+use measurements::{MEASUREMENTS_BYTES_MAX, Measurements};
 use prefix_tar::limits::REPORT_BYTES_MAX;
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::prefix::Prefix;
@@ -275,6 +277,36 @@ pub async fn report_to_replace(
 /// It cannot be read.
 pub async fn run_record(archive: &dyn Archive) -> Result<Versioned<RunRecord>, ReadError> {
     versioned(archive, RUN_RECORD_NAME, RUN_RECORD_BYTES_MAX).await
+}
+
+/// Reads the measurements for a run that will replace them.
+///
+/// # Errors
+/// They cannot be read.
+pub async fn measurements_to_replace(
+    archive: &dyn Archive,
+) -> Result<Versioned<Measurements>, ReadError> {
+    versioned(archive, MEASUREMENTS_NAME, MEASUREMENTS_BYTES_MAX).await
+}
+
+/// Reads the measurements of the latest run; `None` if there are none.
+///
+/// # Errors
+/// They cannot be read, or are not valid.
+pub async fn measurements(archive: &dyn Archive) -> Result<Option<Measurements>, ReadError> {
+    let file = archive
+        .read(MEASUREMENTS_NAME, MEASUREMENTS_BYTES_MAX)
+        .await?;
+    let measurements: Option<Measurements> = file
+        .map(|file| parse(MEASUREMENTS_NAME, &file.content))
+        .transpose()?;
+    match measurements {
+        Some(measurements) if !measurements.is_consistent() => Err(ReadError::Invalid {
+            file: MEASUREMENTS_NAME.to_owned(),
+            reason: "its lists do not fit each other".to_owned(),
+        }),
+        measurements => Ok(measurements),
+    }
 }
 
 /// Reads a file that a run may replace. A file that is not valid, or too long, has no value, but a generation.

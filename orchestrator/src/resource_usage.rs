@@ -34,3 +34,13 @@ impl ResourceUsage {
         }
     }
 }
+
+/// The resident memory of this process in bytes; 0 where the system has no `/proc/self/status` (proc(5)).
+pub fn rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kibibytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))
+        .and_then(|number| number.parse::<u64>().ok());
+    kibibytes.map_or(0, |kibibytes| kibibytes * 1024)
+}

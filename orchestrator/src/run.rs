@@ -10,12 +10,14 @@ mod memory_store;
 mod outage;
 pub mod outcome;
 pub mod plan;
+mod recorder;
 mod resume;
 pub mod retry;
 pub mod shutdown;
 pub mod transaction;
 
 use crate::archive::location::ArchiveLocation;
+use crate::archive::measurements::Measurements;
 use crate::destination::Destination;
 use crate::destination::bucket::BucketDestination;
 use crate::destination::folder::FolderDestination;
@@ -34,12 +36,14 @@ use plan::PrefixSet;
 use prefix_tar::protocol::configuration::{SOURCE_ENCODING, SOURCE_URL};
 use prefix_tar::protocol::source::{Encoding, SourceUrl};
 use prefix_tar::protocol::token::Token;
+use recorder::{ProcessSettings, Recorder};
 use shutdown::Shutdown;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use transaction::{Opening, Request, Transaction};
 
 /// What runs the component.
@@ -124,6 +128,7 @@ impl RunConfig {
             event::send(&events, RunEvent::TookOver { owner }).await;
         }
         let began = Instant::now();
+        let mut measurements = None;
         let opening = self.open(&destination, &shutdown, &events).await?;
         let outcome = match opening {
             Opening::Complete(stored) => {
@@ -136,8 +141,11 @@ impl RunConfig {
             } => {
                 report_skipped(&stored, &events).await;
                 let skipped = Outcome::of_skipped(stored);
-                self.run_open(transaction, skipped, host, shutdown, events)
-                    .await?
+                let (outcome, measured) = self
+                    .run_open(transaction, skipped, host, shutdown, events)
+                    .await?;
+                measurements = Some(measured);
+                outcome
             }
             Opening::Stopped | Opening::Wait { .. } => Outcome {
                 not_done: self.prefixes.iter().collect(),
@@ -146,7 +154,11 @@ impl RunConfig {
         };
         let elapsed = began.elapsed();
         destination.close().await;
-        Ok(FinishedRun { outcome, elapsed })
+        Ok(FinishedRun {
+            outcome,
+            elapsed,
+            measurements,
+        })
     }
 
     /// Opens the transaction, and waits if it has to.
@@ -192,8 +204,17 @@ impl RunConfig {
         host: Box<dyn Host>,
         shutdown: Shutdown,
         events: mpsc::Sender<RunEvent>,
-    ) -> anyhow::Result<Outcome> {
+    ) -> anyhow::Result<(Outcome, Measurements)> {
         let transaction = Arc::new(transaction);
+        let recorder = Arc::new(Recorder::start());
+        // Dropping the set ends the task.
+        let mut measuring = JoinSet::new();
+        measuring.spawn(Arc::clone(&recorder).measure_process());
+        let process = ProcessSettings {
+            is_in_process: host.is_in_process(),
+            parallel: self.dispatch.parallel,
+            window: self.dispatch.window,
+        };
         let mut settings = self.dispatch;
         // The source has delivered to an earlier process of this run.
         settings.waits_for_source |= !skipped.skipped.is_empty();
@@ -205,9 +226,19 @@ impl RunConfig {
             Arc::clone(&transaction),
             settings,
             shutdown.clone(),
+            Arc::clone(&recorder),
             events.clone(),
         )
         .await;
+        let source = self.source.to_string();
+        let measurements = recorder.measurements(transaction.run(), source, &process);
+        // A run that stored nothing must not replace what one that did has measured.
+        if !outcome.stored.is_empty() {
+            tokio::select! {
+                () = transaction.note_measurements(&measurements) => {}
+                () = shutdown.immediate.cancelled() => {}
+            }
+        }
         let outcome = Outcome {
             skipped: skipped.skipped,
             ..outcome
@@ -223,7 +254,7 @@ impl RunConfig {
         } else if !shutdown.immediate.is_cancelled() {
             transaction.close().await;
         }
-        Ok(outcome)
+        Ok((outcome, measurements))
     }
 
     /// Opens the destination as the run is configured.

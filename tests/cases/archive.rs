@@ -50,6 +50,7 @@ async fn an_archive_is_whole_with_its_reports_and_its_manifest() {
             "FF.json",
             "FF.tar",
             "manifest.json",
+            "measurements.json",
             "run.json"
         ]
     );
@@ -139,7 +140,14 @@ async fn a_prefix_that_fails_is_named_and_the_others_are_stored_without_a_manife
     assert_eq!(
         files,
         [
-            "00.json", "00.tar", "02.json", "02.tar", "03.json", "03.tar", "run.json"
+            "00.json",
+            "00.tar",
+            "02.json",
+            "02.tar",
+            "03.json",
+            "03.tar",
+            "measurements.json",
+            "run.json"
         ]
     );
 }

@@ -228,7 +228,16 @@ async fn what_objects_are_stored_with_is_signed_and_sent_with_every_one_of_them(
         .filter(|(method, ..)| method == Method::PUT)
         .collect();
     let names: Vec<&str> = put.iter().map(|(_, name, _)| name.as_str()).collect();
-    assert_eq!(names, ["run.json", "00.tar", "00.json", "manifest.json"]);
+    assert_eq!(
+        names,
+        [
+            "run.json",
+            "00.tar",
+            "00.json",
+            "measurements.json",
+            "manifest.json"
+        ]
+    );
     for (method, name, headers) in seen.iter() {
         for (wanted, value) in wanted {
             let sent = headers.iter().find(|(sent, _)| sent == wanted);

@@ -281,7 +281,16 @@ async fn what_a_killed_run_left_is_cleaned_up_by_the_next() {
     let ranges = generated("00", 5);
     let source = Source::of_folder(ranges.path()).await;
     run_whole(run_config(&source.url(), folder.path(), "00")).await;
-    assert_eq!(tars(), ["00.json", "00.tar", "manifest.json", "run.json"]);
+    assert_eq!(
+        tars(),
+        [
+            "00.json",
+            "00.tar",
+            "manifest.json",
+            "measurements.json",
+            "run.json"
+        ]
+    );
 }
 
 /// The warnings of a program about files that others can read.

@@ -436,7 +436,13 @@ async fn a_run_into_a_store_that_discards_tars_is_complete_and_resumed() {
     let names = || -> Vec<String> { files_of(&store.archive("archive")).into_keys().collect() };
     assert_eq!(
         names(),
-        ["00.json", "01.json", "manifest.json", "run.json"],
+        [
+            "00.json",
+            "01.json",
+            "manifest.json",
+            "measurements.json",
+            "run.json"
+        ],
         "no tar is kept"
     );
 

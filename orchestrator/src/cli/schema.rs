@@ -2,6 +2,7 @@
 
 use super::{End, print_text};
 use crate::archive::manifest::Manifest;
+use crate::archive::measurements::Measurements;
 use crate::archive::run_record::RunRecord;
 use crate::run::event::EventRecord;
 use clap::{Args, ValueEnum};
@@ -29,6 +30,8 @@ enum Format {
     Manifest,
     /// `run.json` in an archive
     RunRecord,
+    /// `measurements.json` in an archive
+    Measurements,
 }
 
 impl Schema {
@@ -39,6 +42,7 @@ impl Schema {
             Format::Report => schema_for!(Report),
             Format::Manifest => schema_for!(Manifest),
             Format::RunRecord => schema_for!(RunRecord),
+            Format::Measurements => schema_for!(Measurements),
         };
         print_text(&serde_json::to_string_pretty(&schema)?);
         Ok(End::Done)

@@ -6,6 +6,7 @@ use super::event::{self, RunEvent};
 use super::hint::with_hint;
 use super::outage::{Diagnosis, OutageDetector};
 use super::outcome::{FailedPrefix, StoredPrefix};
+use super::recorder::Recorder;
 use super::retry::{ATTEMPTS_BEFORE_LIFE_MAX, RETRY_AFTER_MAX, outage_waits, waits};
 use super::transaction::{Admission, Transaction};
 use crate::host::{FailedInvocation, Host, InvocationUpdate};
@@ -27,6 +28,7 @@ pub(super) struct Attempts {
     pub(super) settings: DispatchSettings,
     pub(super) shutdown: CancellationToken,
     pub(super) outages: Arc<OutageDetector>,
+    pub(super) recorder: Arc<Recorder>,
     pub(super) events: mpsc::Sender<RunEvent>,
 }
 
@@ -42,6 +44,13 @@ struct Progress {
 
 impl Attempts {
     pub(super) async fn run(self) -> Result<StoredPrefix, FailedPrefix> {
+        let outcome = self.repeat().await;
+        self.recorder.ended(self.prefix);
+        outcome
+    }
+
+    /// Makes attempts until one succeeds or there are no more.
+    async fn repeat(&self) -> Result<StoredPrefix, FailedPrefix> {
         let prefix = self.prefix;
         let mut progress = Progress {
             attempt: 1,
@@ -52,11 +61,16 @@ impl Attempts {
         loop {
             let attempt = progress.attempt;
             event::send(&self.events, RunEvent::Began { prefix, attempt }).await;
+            self.recorder.began(prefix);
             let began = Instant::now();
             let failure = match self.attempt(progress.content_length).await {
-                Ok(report) => return Ok(self.stored(&report, attempt)),
+                Ok(report) => {
+                    self.recorder.stored(&report);
+                    return Ok(self.stored(&report, attempt));
+                }
                 Err(failure) => with_hint(failure),
             };
+            self.recorder.failed(prefix, failure.kind);
             progress.content_length = failure.content_length.or(progress.content_length);
             let Some(wait) = self.wait_after(&failure, began, &mut progress).await else {
                 return Err(self.failed(failure, attempt));
@@ -156,8 +170,12 @@ impl Attempts {
             window: self.settings.window,
         };
         let on_update = |update: InvocationUpdate| {
-            let InvocationUpdate::Progress(progress) = update else {
-                return;
+            let progress = match update {
+                InvocationUpdate::Progress(progress) => progress,
+                InvocationUpdate::Recording(recording) => {
+                    self.recorder.recorded(self.prefix, *recording);
+                    return;
+                }
             };
             if progress.ranges > 0 {
                 self.note_progress();

@@ -5,6 +5,7 @@ use super::attempts::Attempts;
 use super::event::{self, RunEvent};
 use super::outage::OutageDetector;
 use super::outcome::Outcome;
+use super::recorder::Recorder;
 use super::shutdown::Shutdown;
 use super::transaction::Transaction;
 use crate::host::Host;
@@ -42,12 +43,13 @@ pub struct DispatchSettings {
 ///
 /// One prefix goes first. The others start when the source has delivered a range. Until then, prefixes are attempted one
 /// at a time, and a source that cannot be reached ends the run with one failure.
-pub async fn run(
+pub(super) async fn run(
     prefixes: impl Iterator<Item = Prefix>,
     host: Arc<dyn Host>,
     transaction: Arc<Transaction>,
     settings: DispatchSettings,
     shutdown: Shutdown,
+    recorder: Arc<Recorder>,
     events: mpsc::Sender<RunEvent>,
 ) -> Outcome {
     let prefixes: Vec<Prefix> = prefixes.collect();
@@ -75,6 +77,7 @@ pub async fn run(
                 settings,
                 shutdown: shutdown.graceful.clone(),
                 outages: Arc::clone(&outages),
+                recorder: Arc::clone(&recorder),
                 events: events.clone(),
             };
             in_progress.spawn(attempts.run());

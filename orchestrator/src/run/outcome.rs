@@ -1,6 +1,7 @@
 //! How a run ended, prefix by prefix.
 
 use crate::archive::manifest::{ManifestObject, Totals};
+use crate::archive::measurements::Measurements;
 use prefix_tar::protocol::failure::Failure;
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
@@ -114,4 +115,6 @@ pub struct FinishedRun {
     pub outcome: Outcome,
     /// From the first invocation to the manifest.
     pub elapsed: Duration,
+    /// What this process measured; `None` if it had nothing to do.
+    pub measurements: Option<Measurements>,
 }

@@ -16,6 +16,7 @@
 
 mod admit;
 mod finish;
+mod measure;
 #[cfg(test)]
 mod model;
 mod open;

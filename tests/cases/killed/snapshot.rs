@@ -3,8 +3,11 @@
 
 use crate::harness::prefix_set;
 use emulator::objects::current_generation;
-use orchestrator::archive::layout::{MANIFEST_NAME, RUN_RECORD_NAME, report_name, tar_name};
+use orchestrator::archive::layout::{
+    MANIFEST_NAME, MEASUREMENTS_NAME, RUN_RECORD_NAME, report_name, tar_name,
+};
 use orchestrator::archive::manifest::{Manifest, ManifestObject};
+use orchestrator::archive::measurements::Measurements;
 use orchestrator::archive::run_record::RunRecord;
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::prefix::Prefix;
@@ -191,6 +194,10 @@ impl Snapshot {
         match name {
             RUN_RECORD_NAME => assert!(self.record().is_some()),
             MANIFEST_NAME => assert!(self.manifest().is_some()),
+            MEASUREMENTS_NAME => {
+                let measurements: Option<Measurements> = self.parsed(name);
+                assert!(measurements.expect("a file").is_consistent());
+            }
             _ if name.ends_with(".tar") => {
                 let is_old = old.is_some_and(|old| old.get(name) == Some(&object.content));
                 let is_new = new.get(name) == Some(&object.content);
@@ -271,7 +278,8 @@ impl Snapshot {
 
 /// The names of the files that a run of `prefixes` writes.
 pub(super) fn written_names(prefixes: &str) -> Vec<String> {
-    let mut names = vec![RUN_RECORD_NAME.to_owned(), MANIFEST_NAME.to_owned()];
+    let books = [RUN_RECORD_NAME, MEASUREMENTS_NAME, MANIFEST_NAME];
+    let mut names: Vec<String> = books.map(str::to_owned).to_vec();
     for prefix in prefix_set(prefixes).iter() {
         names.extend([tar_name(prefix), report_name(prefix)]);
     }

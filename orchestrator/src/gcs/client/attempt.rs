@@ -1,16 +1,20 @@
 //! One attempt at a request to a bucket, within its time.
 
 use super::{Answer, BucketClient, RequestError, Unsigned, request_to};
+use crate::archive::measurements::MEASUREMENTS_BYTES_MAX;
 use crate::http_client::{self, Lease};
 use bytes::Bytes;
-use http::Response;
+use http::{Method, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use prefix_tar::protocol::signed_url::SignedUrl;
 use tokio::time::{Instant, timeout_at};
 
-/// An answer that is read into memory, in bytes: a manifest, a report or one range.
+/// An answer that is read into memory, in bytes: one range, or what the store says about a request.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// A whole file that is read into memory, in bytes. Measurements are the largest.
+const FILE_BYTES_MAX: usize = MEASUREMENTS_BYTES_MAX;
 
 /// One attempt at a request. If it takes too long, the next one uses another connection.
 pub(super) struct Attempt<'request> {
@@ -50,7 +54,13 @@ impl Attempt<'_> {
     pub(super) async fn read(&self, response: Response<Incoming>) -> Result<Answer, RequestError> {
         let operation = &self.unsigned.operation;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect();
+        let is_file = operation.method == Method::GET && self.unsigned.byte_range.is_none();
+        let bytes_max = if is_file {
+            FILE_BYTES_MAX
+        } else {
+            ANSWER_BYTES_MAX
+        };
+        let body = Limited::new(body, bytes_max).collect();
         let body = timeout_at(self.deadline, self.lease.watch(body))
             .await
             .map_err(|_| {
@@ -61,7 +71,7 @@ impl Attempt<'_> {
             })?
             .map_err(|_| {
                 RequestError::Lost(format!(
-                    "{operation}: the answer was cut off, or has more than {ANSWER_BYTES_MAX} bytes"
+                    "{operation}: the answer was cut off, or has more than {bytes_max} bytes"
                 ))
             })?;
         Ok(Answer {

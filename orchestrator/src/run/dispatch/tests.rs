@@ -6,6 +6,7 @@ use crate::origin::Origin;
 use crate::run::event::RUN_EVENTS_MAX;
 use crate::run::memory_store::{Content, File, MemoryStore, Open};
 use crate::run::plan::PrefixSet;
+use crate::run::recorder::Recorder;
 use crate::run::retry::{ATTEMPTS_BEFORE_LIFE_MAX, ATTEMPTS_MAX};
 use crate::run::transaction::{Opening, Request};
 use prefix_tar::protocol::failure::Failure;
@@ -181,6 +182,7 @@ impl Scene {
             Arc::new(transaction),
             settings,
             self.shutdown.clone(),
+            Arc::new(Recorder::start()),
             sender,
         )
         .await;
