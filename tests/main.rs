@@ -6,6 +6,7 @@
 //!
 //! - `archive`: the archive matches the source byte for byte, whatever protocol or encoding the
 //!   source uses.
+//! - `measurements`: the trace and the page of a run agree with its reports, and the run does not depend on them.
 //! - `memory`: the component stays within its memory cap, and oversized ranges fail cleanly.
 //! - `death`: an invocation that dies leaves nothing behind.
 //! - `source_bodies`: whole bodies enter a tar in every form that HTTP allows, and no others do.
@@ -54,6 +55,7 @@ mod cases {
     mod emulator;
     mod killed;
     mod limits;
+    mod measurements;
     mod memory;
     mod outages;
     mod permissions;

@@ -11,6 +11,7 @@ mod run;
 mod schema;
 mod serve;
 mod signals;
+mod staged_file;
 mod store;
 mod summary;
 mod token;

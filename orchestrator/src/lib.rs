@@ -30,6 +30,8 @@ mod redaction;
 pub mod resource_usage;
 pub mod run;
 pub mod sign;
+pub mod timeline;
 pub mod tls;
+pub mod trace;
 pub mod verify;
 pub mod workers;

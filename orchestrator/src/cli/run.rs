@@ -2,6 +2,7 @@
 
 use super::args::{Grace, Objects, Prefixes, Remote, Tuning, location};
 use super::private_file::warn_about_credentials;
+use super::staged_file::StagedFile;
 use super::summary::{end_of, print_failures, print_result};
 use super::{End, print_json, print_status};
 use crate::archive::location::ArchiveLocation;
@@ -26,6 +27,7 @@ Examples:
   orchestrator run --to /srv/pwned --force              everything again, as a monthly job does
   orchestrator run --to 'gs://my-bucket/pwned/{month}'  the same, keeping last month's archive
   orchestrator run --component http://127.0.0.1:3000 --token-file ./token
+  orchestrator run -p 2 --trace trace.json              and see in Perfetto where the time went
   orchestrator run --json | jq -c 'select(.event == \"stored\")'";
 
 /// Mirror a range API: a tar and a report per prefix, and a manifest when all are stored
@@ -67,6 +69,10 @@ pub(super) struct Run {
     #[command(flatten)]
     grace: Grace,
 
+    /// Write a trace of the run to FILE; it opens in ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+
     /// Print events and the result to stdout as lines of JSON
     #[arg(long)]
     json: bool,
@@ -79,6 +85,7 @@ impl Run {
 
     pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<End> {
         warn_about_credentials(&self.to);
+        let trace = self.trace.as_deref().map(StagedFile::create).transpose()?;
         let archive = self.to.to_string();
         let grace = self.grace();
         let config = RunConfig {
@@ -106,6 +113,13 @@ impl Run {
             print_result(&run, &archive);
         }
         print_failures(&run.outcome, &shutdown);
+        match (trace, &run.measurements) {
+            (Some(trace), Some(measured)) => {
+                trace.write(|out| crate::trace::write(measured, out))?
+            }
+            (Some(_), None) => print_status("there was nothing to mirror, so there is no trace"),
+            (None, _) => {}
+        }
         Ok(end_of(&run.outcome, &shutdown))
     }
 }

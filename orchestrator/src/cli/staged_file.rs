@@ -1,0 +1,80 @@
+//! [`StagedFile`]: a file that a command writes at its end, for example a trace. It appears whole or not at all.
+
+use anyhow::Context as _;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
+
+/// A file that is created when the command begins, so that a mistyped path costs no work.
+pub(super) struct StagedFile {
+    path: PathBuf,
+    staged: NamedTempFile,
+}
+
+impl StagedFile {
+    /// Prepares a file at `path`. What is there now stays until [`Self::write`].
+    ///
+    /// # Errors
+    /// Its folder does not exist or is not writable.
+    pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
+        let folder = match path.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        let staged = emulator::staging::create_in(folder)
+            .with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            staged,
+        })
+    }
+
+    /// Writes the file and gives it its name.
+    ///
+    /// # Errors
+    /// It could not be written; then what was there stays.
+    pub(super) fn write(
+        mut self,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> anyhow::Result<()> {
+        let shown = self.path.display().to_string();
+        let mut out = BufWriter::new(self.staged.as_file_mut());
+        write(&mut out)
+            .and_then(|()| out.flush())
+            .with_context(|| format!("cannot write {shown}"))?;
+        drop(out);
+        self.staged
+            .persist(&self.path)
+            .map_err(|error| error.error)
+            .with_context(|| format!("cannot write {shown}"))?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_appears_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("trace.json");
+        let broken = StagedFile::create(&path).expect("created").write(|out| {
+            out.write_all(b"half")?;
+            Err(io::Error::other("the disk is full"))
+        });
+        assert!(broken.is_err());
+        assert_eq!(
+            std::fs::read_dir(folder.path()).expect("a folder").count(),
+            0
+        );
+        for text in ["one", "two"] {
+            let file = StagedFile::create(&path).expect("created");
+            file.write(|out| out.write_all(text.as_bytes()))
+                .expect("written");
+            assert_eq!(std::fs::read_to_string(&path).expect("a file"), text);
+        }
+        let error = StagedFile::create(&folder.path().join("missing/trace.json"));
+        assert!(error.is_err());
+    }
+}
