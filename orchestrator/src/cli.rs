@@ -6,6 +6,7 @@ mod demo;
 mod generate;
 mod log;
 mod man;
+mod page;
 mod private_file;
 mod run;
 mod schema;
@@ -65,6 +66,7 @@ struct Cli {
 enum Command {
     Run(Box<run::Run>),
     Verify(verify::Verify),
+    Page(page::Page),
     Demo(demo::Demo),
     Generate(generate::Generate),
     Serve(serve::Serve),
@@ -156,6 +158,7 @@ impl Command {
         match self {
             Self::Run(command) => command.run(shutdown).await,
             Self::Verify(command) => unless_stopped(command.run(shutdown.clone()), &shutdown).await,
+            Self::Page(command) => unless_stopped(command.run(), &shutdown).await,
             Self::Demo(command) => command.run(shutdown).await,
             Self::Generate(command) => {
                 unless_stopped(command.run(shutdown.clone()), &shutdown).await

@@ -24,6 +24,7 @@ pub mod humanize;
 pub mod invoke_token;
 pub mod liveness;
 pub mod origin;
+pub mod page;
 pub mod progress;
 pub mod range_api;
 mod redaction;

@@ -1,19 +1,23 @@
-//! A run measures itself: the trace says what the reports say, and a run does not depend on its measurements.
+//! A run measures itself: the trace and the page say what the reports and the manifest say, and a run does not depend
+//! on its measurements.
 
 use crate::harness::faults::SourceFault;
 use crate::harness::faulty_source::{FaultySource, body_of};
-use crate::harness::program::{output, texts};
+use crate::harness::program::{orchestrator, output, texts};
 use crate::harness::refusing_store::RefusingStore;
 use crate::harness::verified;
 use emulator::error::StoreError;
 use http::Method;
 use http::request::Parts;
+use orchestrator::archive::manifest::Manifest;
 use orchestrator::archive::measurements::Measurements;
+use orchestrator::humanize;
 use prefix_tar::limits::LINEAR_MEMORY_BYTES_MAX;
+use prefix_tar::protocol::failure::FailureKind;
 use prefix_tar::protocol::report::Report;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -140,6 +144,75 @@ async fn the_trace_of_a_run_agrees_with_its_reports() {
     }
 }
 
+/// Makes a page and returns it.
+async fn page(mut command: std::process::Command, file: &PathBuf) -> String {
+    command.args(["--out".as_ref(), file.as_os_str()]);
+    let made = output(command).await;
+    assert_eq!(made.status.code(), Some(0), "{}", texts(&made));
+    std::fs::read_to_string(file).expect("a page")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_a_folder_and_of_a_bucket_shows_the_same_figures_and_loads_nothing() {
+    let (store, source) = (store().await, source().await);
+    let run = run(&store, &source, &[]).await;
+    assert_eq!(run.status.code(), Some(0), "{}", texts(&run));
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("page.html");
+    let of_bucket = page(store.command(&["page"]), &file).await;
+    let mut command = orchestrator();
+    command.arg("page").arg(store.archive());
+    let of_folder = page(command, &file).await;
+    let location = store.archive().display().to_string();
+    assert_eq!(of_folder.replace(&location, "gs://pwned/a"), of_bucket);
+
+    let manifest: Manifest = parsed(&store.archive().join("manifest.json"));
+    let measurements: Measurements = parsed(&store.archive().join(MEASUREMENTS));
+    assert_eq!(manifest.run.as_ref(), Some(&measurements.run));
+    let totals = manifest.totals;
+    let archive = format!(
+        "2 prefixes, {} ranges, {} hashes, {}, in tars of {}",
+        humanize::grouped(totals.ranges),
+        humanize::grouped(totals.hashes),
+        humanize::data(totals.data_bytes),
+        humanize::data(totals.content_length),
+    );
+    assert!(of_bucket.contains(&archive), "{archive}");
+    for (report, measured) in reports(&store.archive())
+        .iter()
+        .zip(&measurements.invocations)
+    {
+        assert_eq!(measured.prefix, report.prefix);
+        assert_eq!(measured.linear_memory_peak, Some(report.linear_memory_peak));
+        let recording = measured.recording.as_ref().expect("a recording");
+        let repeated: u64 = recording.retries.iter().map(|count| count.retries).sum();
+        assert_eq!(repeated, report.requests - 4096);
+        let row = format!(
+            "<td>{}</td><td>{}</td><td>{}</td><td>{repeated}</td></tr>",
+            humanize::memory(report.linear_memory_peak),
+            humanize::memory(recording.heap_peak),
+            measured.attempts.len(),
+        );
+        assert!(of_bucket.contains(&row), "{row}");
+    }
+    let attempts = &measurements.invocations[1].attempts;
+    assert_eq!(attempts[0].failure, Some(FailureKind::StoreStatus));
+    for word in ["store_status", "source_status"] {
+        assert!(of_bucket.contains(word), "{word}");
+    }
+
+    for loading in [
+        "<script", "<link", "<img", "<iframe", "src=", "href=", "url(", "@import",
+    ] {
+        assert!(!of_bucket.contains(loading), "{loading}");
+    }
+    let url = source.url().to_string();
+    let addresses = of_bucket
+        .replace(&url, "")
+        .replace("http://www.w3.org/2000/svg", "");
+    assert!(!addresses.contains("http://") && !addresses.contains("https://"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_whose_measurements_are_refused_is_complete_and_logs_it() {
     let source = source().await;
@@ -161,6 +234,10 @@ async fn a_run_whose_measurements_are_refused_is_complete_and_logs_it() {
     assert!(printed.contains("the archive is complete"), "{printed}");
     let verdict = verified(&store.archive());
     assert_eq!((verdict.damages.len(), verdict.prefixes), (0, 2));
+    let page = output(store.command(&["page"])).await;
+    let printed = texts(&page);
+    assert_eq!(page.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("has no measurements.json"), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
