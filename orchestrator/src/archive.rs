@@ -215,6 +215,16 @@ pub trait Archive: Send + Sync {
             .transpose()
     }
 
+    /// The record of the latest run.
+    ///
+    /// # Errors
+    /// It exists, but cannot be read or is not a record of a run.
+    async fn run_record(&self) -> Result<Option<RunRecord>, ReadError> {
+        let file = self.read(RUN_RECORD_NAME, RUN_RECORD_BYTES_MAX).await?;
+        file.map(|file| parse(RUN_RECORD_NAME, &file.content))
+            .transpose()
+    }
+
     /// The report of a prefix.
     ///
     /// # Errors

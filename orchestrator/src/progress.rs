@@ -68,6 +68,8 @@ const fn urgency(event: &RunEvent) -> Urgency {
     }
 }
 
+const READ_DENIED_LINE: &str = "warning: this account may not read what it writes, so nothing is read back; grant storage.objects.get to have it checked";
+
 fn took_over_line(owner: &str) -> String {
     format!("warning: an earlier run died and left its lock ({owner}); resuming its work")
 }
@@ -177,6 +179,7 @@ mod tests {
             RunEvent::TookOver {
                 owner: "process 7 on a, since b".to_owned(),
             },
+            RunEvent::ReadDenied,
             RunEvent::Skipped(vec![kept]),
             RunEvent::Began {
                 prefix: first,

@@ -139,6 +139,9 @@ impl RunConfig {
                 transaction,
                 stored,
             } => {
+                if transaction.is_blind() {
+                    event::send(&events, RunEvent::ReadDenied).await;
+                }
                 report_skipped(&stored, &events).await;
                 let skipped = Outcome::of_skipped(stored);
                 let (outcome, measured) = self

@@ -20,7 +20,7 @@ pub use problem::Problem;
 use crate::archive::layout::{MANIFEST_NAME, RUN_RECORD_NAME, report_name, tar_name};
 use crate::archive::manifest::Manifest;
 use crate::archive::run_record::RunRecord;
-use crate::archive::{Archive, ReadError, Replaced, run_record};
+use crate::archive::{Archive, ReadError, Replaced};
 use crate::workers;
 use manifest_check::{Reported, check_manifest, object_of};
 use prefix_tar::protocol::prefix::Prefix;
@@ -69,11 +69,14 @@ pub struct UnfinishedRun {
     pub started: String,
     /// The source, on one line and of bounded length.
     pub source: String,
+    /// Whether there is a manifest, of an earlier run.
+    pub has_manifest: bool,
 }
 
 impl UnfinishedRun {
-    fn of(record: RunRecord) -> Self {
+    fn of(record: RunRecord, has_manifest: bool) -> Self {
         Self {
+            has_manifest,
             started: one_line(&record.started),
             source: one_line(&record.source),
             run: record.run,
@@ -85,8 +88,15 @@ impl fmt::Display for UnfinishedRun {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "unfinished: run {} from {} began at {}; until the run ends, the manifest describes the archive as it was before; repeat the command that began the run to resume it",
-            self.run, self.source, self.started
+            "unfinished: run {} from {} began at {}; {}; repeat the command that began the run to resume it",
+            self.run,
+            self.source,
+            self.started,
+            if self.has_manifest {
+                "until the run ends, the manifest describes the archive as it was before"
+            } else {
+                "no manifest says that it has ended"
+            }
         )
     }
 }
@@ -127,12 +137,18 @@ pub fn verify(
         Some(record) if Some(&record.run) == finished => (Some(record), None),
         record => (None, record),
     };
+    let has_manifest = manifest.is_some();
     if let Some(manifest) = manifest {
         check_manifest(&manifest, &reported, finished.as_ref(), &mut problems);
     }
     verdict.damages = problems.damages;
     verdict.unreadable = problems.unreadable;
-    verdict.unfinished_run = unfinished.map(UnfinishedRun::of);
+    // Whether a run is unfinished is not known if only its record could be read.
+    let is_manifest_unreadable =
+        (verdict.unreadable.iter()).any(|problem| problem.file == MANIFEST_NAME);
+    verdict.unfinished_run = unfinished
+        .filter(|_| !is_manifest_unreadable)
+        .map(|record| UnfinishedRun::of(record, has_manifest));
     verdict
 }
 
@@ -168,8 +184,8 @@ impl Reader<'_> {
 
     /// The record of the latest run. Archives of version 0.1.0 have none.
     fn run_record(&self, problems: &mut Problems) -> Option<RunRecord> {
-        match self.runtime.block_on(run_record(self.archive)) {
-            Ok(record) => record.value,
+        match self.runtime.block_on(self.archive.run_record()) {
+            Ok(record) => record,
             Err(error) => {
                 problems.error(RUN_RECORD_NAME, &error);
                 None
@@ -197,7 +213,7 @@ impl Reader<'_> {
                 return Ok(false);
             }
             let found = self.runtime.block_on(self.holds(prefix));
-            if matches!(found, Err(ReadError::Unreadable { .. })) {
+            if matches!(found, Err((_, ReadError::Unreadable { .. }))) {
                 is_lost.store(true, Ordering::Relaxed);
             }
             found
@@ -208,27 +224,31 @@ impl Reader<'_> {
                 Ok(true) => {
                     prefixes.insert(prefix);
                 }
-                Err(ReadError::Unreadable { reason, .. }) => problems.unreadable(
-                    &tar_name(prefix),
+                Err((file, ReadError::Unreadable { reason, .. })) => problems.unreadable(
+                    &file,
                     &format!(
                         "{reason}; other tars that the manifest does not name were not looked for"
                     ),
                 ),
-                Err(error) => problems.error(&tar_name(prefix), &error),
+                Err((file, error)) => problems.error(&file, &error),
             }
         }
         prefixes.into_iter().collect()
     }
 
-    /// Whether the archive has a tar or a report of a prefix. A run removes neither.
-    async fn holds(&self, prefix: Prefix) -> Result<bool, ReadError> {
-        let has_tar = self.archive.has_tar(prefix).await?;
-        Ok(has_tar
-            || self
-                .archive
-                .generation(&report_name(prefix))
-                .await?
-                .is_some())
+    /// Whether the archive has a tar or a report of a prefix. A run removes neither. An error is one of the file that
+    /// it comes with.
+    async fn holds(&self, prefix: Prefix) -> Result<bool, (String, ReadError)> {
+        let (tar, report) = (tar_name(prefix), report_name(prefix));
+        match self.archive.has_tar(prefix).await {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+            Err(error) => return Err((tar, error)),
+        }
+        let report_generation = self.archive.generation(&report).await;
+        report_generation
+            .map(|generation| generation.is_some())
+            .map_err(|error| (report, error))
     }
 
     fn verify_prefix(&self, prefix: Prefix, manifest: Option<&Manifest>) -> PrefixResult {

@@ -46,7 +46,12 @@ async fn an_account_that_may_only_create_objects_writes_an_archive_and_cannot_ch
         source().await,
     );
     let first = run(&store, &source, &["-p", "2"]).await;
-    assert_eq!(first.status.code(), Some(0), "{}", texts(&first));
+    let printed = texts(&first);
+    assert_eq!(first.status.code(), Some(0), "{printed}");
+    assert!(
+        printed.contains("warning: this account may not read what it writes"),
+        "{printed}"
+    );
     assert_is_whole(&store, &["00", "01"]);
 
     let before = files_of(&store.archive(PATH));

@@ -74,6 +74,10 @@ impl BucketArchive {
         })
     }
 
+    fn too_long(&self, file: &str, bytes_max: usize) -> ReadError {
+        self.invalid(file, format!("it has more than {bytes_max} bytes"))
+    }
+
     fn invalid(&self, file: &str, reason: String) -> ReadError {
         ReadError::Invalid {
             file: format!("{}/{file}", self.client.path()),
@@ -86,16 +90,19 @@ impl BucketArchive {
 impl Archive for BucketArchive {
     async fn read(&self, file: &str, bytes_max: usize) -> Result<Option<StoredFile>, ReadError> {
         let answer = if self.denied_is_missing {
-            self.find(Method::GET, file, None).await?
+            self.client.find(Method::GET, file, None).await
         } else {
-            let answer = self.client.get(file, None).await;
-            answer.map_err(|error| self.unreadable(file, &error))?
+            self.client.get(file, None).await
         };
+        let answer = answer.map_err(|error| match error {
+            RequestError::TooLong { .. } => self.too_long(file, bytes_max),
+            error => self.unreadable(file, &error),
+        })?;
         let Some(answer) = answer else {
             return Ok(None);
         };
         if answer.body.len() > bytes_max {
-            return Err(self.invalid(file, format!("it has more than {bytes_max} bytes")));
+            return Err(self.too_long(file, bytes_max));
         }
         let generation = self.generation_in(&answer, file)?;
         Ok(Some(StoredFile {

@@ -14,10 +14,13 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 /// The environment variable with the log filter in `tracing-subscriber`'s syntax: `debug`, `orchestrator=trace`.
 const LOG_VARIABLE: &str = "PREFIX_TAR_LOG";
 
+/// What is logged without that variable: our own warnings, and the errors of libraries.
+const FILTER_DEFAULT: &str = "error,orchestrator=warn,emulator=warn";
+
 /// Starts the log.
 pub(super) fn start() {
     let filter = tracing_subscriber::EnvFilter::try_from_env(LOG_VARIABLE)
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(FILTER_DEFAULT));
     let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -126,6 +126,14 @@ pub enum RequestError {
     /// No attempt was answered.
     #[error("{0}")]
     Lost(String),
+    /// The answer is longer than any file that is read whole.
+    #[error("the answer to {operation} has more than {bytes_max} bytes")]
+    TooLong {
+        /// What was tried.
+        operation: String,
+        /// The most bytes that are read.
+        bytes_max: usize,
+    },
     /// The store refused the request, or its last attempt.
     #[error("{message}")]
     Refused {
@@ -144,6 +152,7 @@ impl RequestError {
         match self {
             Self::NotSigned(error) => error.is_transient(),
             Self::Lost(_) => true,
+            Self::TooLong { .. } => false,
             Self::Refused { is_transient, .. } => *is_transient,
         }
     }
@@ -465,7 +474,7 @@ impl BucketClient {
             let is_retried = match &outcome {
                 Ok(outcome) => is_transient(outcome),
                 Err(RequestError::Lost(_)) => true,
-                Err(RequestError::NotSigned(_) | RequestError::Refused { .. }) => false,
+                Err(_) => false,
             };
             match waits.next() {
                 Some(wait) if is_retried => tokio::time::sleep(wait).await,

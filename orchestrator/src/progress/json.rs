@@ -50,6 +50,7 @@ mod tests {
         }
         insta::assert_snapshot!(text.all_of(&out), @r#"
         {"event":"took_over","owner":"process 7 on a, since b"}
+        {"event":"read_denied"}
         {"event":"kept","prefixes":["02"]}
         {"event":"began","prefix":"00","attempt":1}
         {"event":"progress","prefix":"00","ranges":512,"bytes":17203200,"linear_memory":2818048}

@@ -2,8 +2,8 @@
 
 use super::output::{Output, Urgency};
 use super::{
-    Reporter, failed_line, outage_ended_line, outage_line, retrying_line, skipped_line,
-    stored_line, took_over_line, waiting_line,
+    READ_DENIED_LINE, Reporter, failed_line, outage_ended_line, outage_line, retrying_line,
+    skipped_line, stored_line, took_over_line, waiting_line,
 };
 use crate::run::event::RunEvent;
 use std::time::Duration;
@@ -43,6 +43,9 @@ impl Reporter for Lines {
             RunEvent::Began { .. } | RunEvent::Progress { .. } => {}
             RunEvent::TookOver { owner } => {
                 self.out.line(Urgency::Event, &took_over_line(owner));
+            }
+            RunEvent::ReadDenied => {
+                self.out.line(Urgency::Event, READ_DENIED_LINE);
             }
             RunEvent::Skipped(skipped) => {
                 self.decided += skipped.len() - 1;
@@ -99,6 +102,7 @@ mod tests {
         }
         insta::assert_snapshot!(text.all_of(&out), @r"
         warning: an earlier run died and left its lock (process 7 on a, since b); resuming its work
+        warning: this account may not read what it writes, so nothing is read back; grant storage.objects.get to have it checked
         [1/3] skipped 1 prefix stored by an earlier run; --force mirrors them again
         01 retrying in 0.50 s: range 017FF: GET from http://127.0.0.1:8080 answered 503
         [2/3] 00 stored: 137.6 MB in 0.50 s, 8,192 ranges/s, 3.0 MiB of linear memory, 2 attempts

@@ -3,8 +3,8 @@
 use super::output::Output;
 use super::screen::draw_target;
 use super::{
-    Reporter, failed_line, outage_ended_line, outage_line, retrying_line, skipped_line,
-    took_over_line, waiting_line,
+    READ_DENIED_LINE, Reporter, failed_line, outage_ended_line, outage_line, retrying_line,
+    skipped_line, took_over_line, waiting_line,
 };
 use crate::host::InvocationProgress;
 use crate::humanize;
@@ -117,6 +117,7 @@ impl Reporter for Terminal {
     fn report(&mut self, event: &RunEvent) {
         match event {
             RunEvent::TookOver { owner } => self.print(&took_over_line(owner)),
+            RunEvent::ReadDenied => self.print(READ_DENIED_LINE),
             RunEvent::Skipped(skipped) => {
                 self.print(&skipped_line(skipped.len()));
                 self.stored += skipped.len();

@@ -23,6 +23,8 @@ pub enum RunEvent {
         /// The dead run, as its lock describes it.
         owner: String,
     },
+    /// The account may not read what it writes, so that nothing stored is read back.
+    ReadDenied,
     /// An earlier run has already stored these prefixes.
     Skipped(Vec<StoredPrefix>),
     /// An attempt at a prefix starts.
@@ -88,6 +90,8 @@ pub enum EventRecord<'run> {
         /// The dead run, as its lock describes it.
         owner: &'run str,
     },
+    /// The account may not read what it writes, so that nothing stored is read back.
+    ReadDenied,
     /// An earlier run has already stored these prefixes.
     Kept {
         /// The prefixes.
@@ -212,6 +216,7 @@ impl<'run> From<&'run RunEvent> for EventRecord<'run> {
     fn from(event: &'run RunEvent) -> Self {
         match event {
             RunEvent::TookOver { owner } => Self::TookOver { owner },
+            RunEvent::ReadDenied => Self::ReadDenied,
             RunEvent::Skipped(skipped) => Self::Kept {
                 prefixes: skipped.iter().map(|stored| stored.prefix).collect(),
             },

@@ -119,6 +119,11 @@ pub enum TransactionError {
     /// The store confirmed a write, and then had no such file.
     #[error("the store confirmed {0}, but does not have it; run the same command again")]
     NotKept(String),
+    /// The store denies a read that it allowed before.
+    #[error(
+        "the store denied reading {0}, although it let this account read the archive a moment ago; run the same command again"
+    )]
+    ReadDenied(String),
     /// A file cannot be encoded.
     #[error("cannot encode {file}: {cause}")]
     Encode {
@@ -182,6 +187,11 @@ impl Transaction {
     /// The run.
     pub fn run(&self) -> RunId {
         self.held().record.run.clone()
+    }
+
+    /// Whether the account may not read what it writes.
+    pub const fn is_blind(&self) -> bool {
+        self.is_blind
     }
 
     fn archive(&self) -> &dyn Archive {

@@ -23,11 +23,13 @@ impl Reported {
         }
     }
 
-    /// Whether the manifest says the same of the prefix. Version 0.1.0 named no runs.
+    /// Whether the manifest says the same of the prefix. Version 0.1.0 named no runs. An object that is copied or
+    /// restored has another generation, and is the same object.
     fn is(&self, object: &ManifestObject) -> bool {
         let run = object.run.as_ref().and(self.object.run.as_ref());
         let stated = ManifestObject {
             run: run.or(object.run.as_ref()).cloned(),
+            generation: object.generation.clone(),
             ..self.object.clone()
         };
         stated == *object

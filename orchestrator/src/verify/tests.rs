@@ -191,12 +191,18 @@ fn a_manifest_that_contradicts_the_archive_or_itself_is_damaged() {
             "manifest.json: has totals that are not the sums over its objects",
         ],
     );
-    damages(
-        |manifest| {
-            manifest["objects"] = json!([]);
-            manifest["totals"] = json!({
-                "prefixes": 0, "ranges": 0, "hashes": 0, "data_bytes": 0, "content_length": 0, "requests": 0,
-                "retries": 0
+}
+
+#[test]
+fn a_manifest_that_names_no_prefix_or_another_file_is_damaged() {
+    assert_damages(
+        |folder| {
+            change_json(&folder.join(MANIFEST_NAME), |manifest| {
+                manifest["objects"] = json!([]);
+                manifest["totals"] = json!({
+                    "prefixes": 0, "ranges": 0, "hashes": 0, "data_bytes": 0, "content_length": 0, "requests": 0,
+                    "retries": 0
+                });
             });
         },
         &[
@@ -251,6 +257,44 @@ fn a_prefix_that_was_removed_from_the_archive_and_its_manifest_is_missed() {
         manifest["run"] = json!("20261124T031700Z-1a2b3c4d");
     });
     assert_eq!(folder_verdict(folder.path()).damages, []);
+}
+
+#[test]
+fn an_archive_that_was_copied_or_restored_is_whole() {
+    assert_damages(
+        |folder| {
+            change_json(&folder.join(MANIFEST_NAME), |manifest| {
+                manifest["objects"][0]["generation"] = json!("7");
+            });
+        },
+        &[],
+    );
+}
+
+#[test]
+fn a_record_of_a_run_that_is_not_valid_is_damage() {
+    let folder = archive_of(&[ONE]);
+    std::fs::write(folder.path().join("run.json"), "{}").expect("written");
+    let damages = lines(&folder_verdict(folder.path()).damages);
+    assert_eq!(damages.len(), 1, "{damages:?}");
+    assert!(
+        damages[0].starts_with("run.json: is not valid: missing field"),
+        "{damages:?}"
+    );
+}
+
+#[test]
+fn a_run_whose_archive_has_no_manifest_is_called_unfinished_without_one() {
+    let folder = archive_of(&[ONE]);
+    write_record(folder.path(), &[ONE]);
+    std::fs::remove_file(folder.path().join(MANIFEST_NAME)).expect("removed");
+    let unfinished = folder_verdict(folder.path()).unfinished_run.expect("a run");
+    assert!(
+        unfinished
+            .to_string()
+            .contains("; no manifest says that it has ended; repeat"),
+        "{unfinished}"
+    );
 }
 
 #[test]
@@ -492,10 +536,12 @@ fn files_that_are_not_regular_are_damage_and_verify_does_not_hang() {
     std::os::unix::fs::symlink("00.json", path("01.json")).expect("a link");
     std::fs::create_dir(path("01.tar")).expect("a folder");
     std::fs::create_dir(path("7F.tar")).expect("a folder");
+    std::fs::create_dir(path("8F.json")).expect("a folder");
     let verdict = folder_verdict(folder.path());
     assert_eq!(
         lines(&verdict.damages),
         [
+            "8F.json: is not valid: it is a directory, not a regular file",
             "00.tar: is not valid: it is a FIFO, not a regular file",
             "01.json: is not valid: it is a symbolic link, not a regular file",
             "01.tar: is not valid: it is a directory, not a regular file",

@@ -5,7 +5,7 @@ use crate::archive::measurements::MEASUREMENTS_BYTES_MAX;
 use crate::http_client::{self, Lease};
 use bytes::Bytes;
 use http::{Method, Response};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use prefix_tar::protocol::signed_url::SignedUrl;
 use tokio::time::{Instant, timeout_at};
@@ -69,10 +69,14 @@ impl Attempt<'_> {
                     "the answer to {operation} did not end within {seconds} s"
                 ))
             })?
-            .map_err(|_| {
-                RequestError::Lost(format!(
-                    "{operation}: the answer was cut off, or has more than {bytes_max} bytes"
-                ))
+            .map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    return RequestError::TooLong {
+                        operation: operation.to_string(),
+                        bytes_max,
+                    };
+                }
+                RequestError::Lost(format!("{operation}: the answer was cut off"))
             })?;
         Ok(Answer {
             status: head.status,

@@ -3,12 +3,13 @@
 use super::{CONFLICTS_MAX, Confirmed, Transaction, TransactionError, encode};
 use crate::archive::layout::MANIFEST_NAME;
 use crate::archive::manifest::Manifest;
-use crate::archive::{manifest_to_replace, report_to_replace};
+use crate::archive::{ReadError, Versioned, manifest_to_replace, report_to_replace};
 use crate::destination::Written;
 use crate::run::outcome::StoredPrefix;
 use crate::run::resume::whole;
 use futures::{StreamExt as _, TryStreamExt as _};
 use prefix_tar::protocol::prefix::Prefix;
+use prefix_tar::protocol::report::Report;
 use std::collections::BTreeMap;
 
 /// Prefixes that are checked at the same time.
@@ -27,7 +28,7 @@ impl Transaction {
     ) -> Result<Manifest, TransactionError> {
         for _ in 0..CONFLICTS_MAX {
             let existing = manifest_to_replace(self.archive()).await?;
-            let archived = self.archived(stored, existing.value.as_ref()).await?;
+            let archived = self.archived(stored, &existing).await?;
             let record = self.held().record;
             let manifest = Manifest {
                 tool: "prefix-tar".to_owned(),
@@ -53,24 +54,42 @@ impl Transaction {
                 continue;
             }
             let content = encode(MANIFEST_NAME, &manifest)?;
-            if let Written::Done { .. } = self.destination.write(permit, content).await? {
-                // A store that confirms what it does not keep must not make a run complete.
-                if !self.is_blind && self.archive().generation(MANIFEST_NAME).await?.is_none() {
-                    return Err(TransactionError::NotKept(MANIFEST_NAME.to_owned()));
-                }
+            if let Written::Done { generation } = self.destination.write(permit, content).await? {
+                self.expect_kept(generation, &manifest).await?;
                 return Ok(manifest);
             }
         }
         Err(TransactionError::Busy(MANIFEST_NAME.to_owned()))
     }
 
+    /// Checks that the store has the manifest that it confirmed: a run is not complete without it.
+    async fn expect_kept(
+        &self,
+        generation: String,
+        manifest: &Manifest,
+    ) -> Result<(), TransactionError> {
+        let is_kept =
+            self.is_blind || self.archive().generation(MANIFEST_NAME).await? == Some(generation);
+        if is_kept {
+            return Ok(());
+        }
+        // Another process of the run may have written the same, or another run have followed.
+        let current = manifest_to_replace(self.archive()).await?.value;
+        if current.is_some_and(|current| current.run == manifest.run) {
+            return Ok(());
+        }
+        self.confirm().await?;
+        Err(TransactionError::NotKept(MANIFEST_NAME.to_owned()))
+    }
+
     /// Everything that the manifest will cover, read from the archive at this moment.
     async fn archived(
         &self,
         stored: &[&StoredPrefix],
-        existing: Option<&Manifest>,
+        existing: &Versioned<Manifest>,
     ) -> Result<BTreeMap<Prefix, StoredPrefix>, TransactionError> {
-        if self.is_blind {
+        // Whoever can read the manifest is not blind.
+        if self.is_blind && existing.base.is_none() {
             let known = stored
                 .iter()
                 .map(|stored| (stored.prefix, (*stored).clone()));
@@ -80,25 +99,15 @@ impl Transaction {
             .iter()
             .map(|stored| (stored.prefix, *stored))
             .collect();
-        let source = &self.held().record.source;
+        let existing = existing.value.as_ref();
         let checks = futures::stream::iter(Prefix::all()).map(|prefix| {
             let wanted = wanted.get(&prefix).copied();
             async move {
-                if wanted.is_none()
-                    && let Some(unchanged) = self.unchanged(prefix, existing).await?
-                {
-                    return Ok(Some((prefix, unchanged)));
-                }
-                let found = whole(prefix, self.archive()).await?;
-                let found = found.filter(|(report, _)| report.source == *source);
-                match (found, wanted) {
-                    (Some((report, _)), wanted) => {
-                        let attempts = wanted.map_or(1, |stored| stored.attempts);
-                        Ok(Some((prefix, StoredPrefix::new(&report, attempts))))
-                    }
-                    (None, Some(_)) => Err(TransactionError::Changed(prefix)),
-                    (None, None) => Ok(None),
-                }
+                let found = match wanted {
+                    Some(wanted) => self.of_run(wanted).await.map(Some),
+                    None => self.of_others(prefix, existing).await,
+                };
+                found.map(|found| found.map(|found| (prefix, found)))
             }
         });
         checks
@@ -108,13 +117,49 @@ impl Transaction {
             .await
     }
 
+    /// A prefix that this run has stored or keeps, as the archive has it now.
+    async fn of_run(&self, wanted: &StoredPrefix) -> Result<StoredPrefix, TransactionError> {
+        let prefix = wanted.prefix;
+        let record = self.held().record;
+        let is_kept = record.prefix(prefix).is_some_and(|planned| planned.kept);
+        let found = whole(prefix, self.archive()).await?;
+        let found = found.filter(|(report, _)| {
+            report.source == record.source && (is_kept || report.run.as_ref() == Some(&record.run))
+        });
+        found
+            .map(|(report, _)| StoredPrefix::new(&report, wanted.attempts))
+            .ok_or(TransactionError::Changed(prefix))
+    }
+
+    /// A prefix that this run does not have, if it is whole and from the same source.
+    async fn of_others(
+        &self,
+        prefix: Prefix,
+        existing: Option<&Manifest>,
+    ) -> Result<Option<StoredPrefix>, TransactionError> {
+        let found = async {
+            if let Some(unchanged) = self.unchanged(prefix, existing).await? {
+                return Ok(Some(unchanged));
+            }
+            let found = whole(prefix, self.archive()).await?;
+            let source = &self.held().record.source;
+            let found = found.filter(|(report, _)| report.source == *source);
+            Ok(found.map(|(report, _)| StoredPrefix::new(&report, 1)))
+        };
+        match found.await {
+            // Whatever is no regular file is not whole, and none of this run's business.
+            Err(ReadError::Invalid { .. }) => Ok(None),
+            found => Ok(found?),
+        }
+    }
+
     /// A prefix that this run does not have, if its tar and its report still are the ones that the manifest describes.
     /// In a folder this saves reading the tar.
     async fn unchanged(
         &self,
         prefix: Prefix,
         existing: Option<&Manifest>,
-    ) -> Result<Option<StoredPrefix>, TransactionError> {
+    ) -> Result<Option<StoredPrefix>, ReadError> {
         let source = &self.held().record.source;
         let listed = existing
             .filter(|existing| existing.source == *source)
@@ -132,6 +177,11 @@ impl Transaction {
         }
         let report = report_to_replace(self.archive(), prefix).await?.value;
         let report = report.filter(|report| report.check().is_ok() && report.source == *source);
+        // A copied or restored tar has another generation than its report names.
+        let report = report.map(|report| Report {
+            generation: listed.generation.clone(),
+            ..report
+        });
         Ok(report
             .map(|report| StoredPrefix::new(&report, 1))
             .filter(|stored| stored.object == *listed))

@@ -260,22 +260,38 @@ async fn begin(
     if let Some(until) = wait {
         return Ok(Some(Opening::Wait { until }));
     }
-    let is_blind = is_blind(destination.archive()).await?;
+    let had_nothing_to_read = books.record.base.is_none()
+        && books.manifest.base.is_none()
+        && surveyed.iter().all(|one| one.base.is_none());
+    let is_blind = is_blind(
+        destination.archive(),
+        &books.record.base,
+        had_nothing_to_read,
+    )
+    .await?;
     Ok(Some(begun(destination, record, base, is_blind, surveyed)))
 }
 
-/// Whether the account may not read `run.json`, which was written a moment ago.
-async fn is_blind(archive: &dyn Archive) -> Result<bool, TransactionError> {
-    if run_record(archive).await?.base.is_some() {
+/// Whether the account may not read `run.json`, which was written over `replaced` a moment ago. An account that could
+/// read anything before is not blind, and a store that still has what was replaced has not kept it.
+async fn is_blind(
+    archive: &dyn Archive,
+    replaced: &Base,
+    had_nothing_to_read: bool,
+) -> Result<bool, TransactionError> {
+    let file = || RUN_RECORD_NAME.to_owned();
+    let current = archive.generation(RUN_RECORD_NAME).await?;
+    if current.is_some() && current != *replaced {
         return Ok(false);
     }
-    if !archive.is_denied(RUN_RECORD_NAME).await? {
-        return Err(TransactionError::NotKept(RUN_RECORD_NAME.to_owned()));
+    if current.is_some() || !archive.is_denied(RUN_RECORD_NAME).await? {
+        return Err(TransactionError::NotKept(file()));
     }
-    tracing::warn!(
-        "the account may not read what it writes, so nothing stored is read back; with storage.objects.get it would be"
-    );
-    Ok(true)
+    if had_nothing_to_read {
+        Ok(true)
+    } else {
+        Err(TransactionError::ReadDenied(file()))
+    }
 }
 
 fn begun(

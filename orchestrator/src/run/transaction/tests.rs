@@ -1,8 +1,10 @@
 //! Stores that do not keep what they confirm, or contradict themselves.
 
 use super::{Admission, Opening, Request, Transaction, TransactionError};
-use crate::archive::layout::RUN_RECORD_NAME;
+use crate::archive::layout::{MANIFEST_NAME, RUN_RECORD_NAME};
+use crate::archive::manifest::Manifest;
 use crate::run::memory_store::{Fate, Gate, MemoryStore, Open, Operation};
+use crate::run::outcome::StoredPrefix;
 use crate::run::plan::PrefixSet;
 use jiff::Timestamp;
 use prefix_tar::protocol::crc32c::Crc32c;
@@ -15,14 +17,13 @@ use tokio_util::sync::CancellationToken;
 const SOURCE: &str = "http://127.0.0.1:1";
 const AB: Prefix = Prefix::from_number(0xAB);
 
-/// Forgets every write of the run's record.
-struct Forgetful;
+/// Forgets every write of one file.
+struct Forgetful(&'static str);
 
 impl Gate for Forgetful {
     fn pass(&self, operation: Operation) -> Pin<Box<dyn Future<Output = Fate> + Send + '_>> {
-        let is_record =
-            matches!(operation, Operation::Write(file, _, _) if file == RUN_RECORD_NAME);
-        let fate = if is_record {
+        let is_forgotten = matches!(operation, Operation::Write(file, _, _) if file == self.0);
+        let fate = if is_forgotten {
             Fate::Forgotten
         } else {
             Fate::Answered
@@ -31,23 +32,65 @@ impl Gate for Forgetful {
     }
 }
 
-async fn open(store: &Arc<MemoryStore>) -> Result<Opening, TransactionError> {
+async fn open(store: &Arc<MemoryStore>, force: bool) -> Result<Opening, TransactionError> {
     let prefixes: PrefixSet = "AB".parse().expect("prefixes");
     let request = Request {
         source: SOURCE,
         prefixes: &prefixes,
-        force: false,
+        force,
         now: Timestamp::UNIX_EPOCH,
-        random: 1,
+        random: u32::from(force),
     };
     let destination = Arc::<MemoryStore>::clone(store);
     Transaction::open(destination, request, &CancellationToken::new()).await
 }
 
+/// Mirrors the prefix into the store, up to the manifest.
+async fn mirror(store: &Arc<MemoryStore>, force: bool) -> Result<Manifest, TransactionError> {
+    let Opening::Begun { transaction, .. } = open(store, force).await? else {
+        panic!("nothing to do")
+    };
+    let Admission::Upload(upload) = transaction.admit(AB).await? else {
+        panic!("no upload")
+    };
+    let report = store.upload(AB, &upload, "tar", SOURCE).await;
+    let report = report.expect("an answer").expect("stored");
+    let report = transaction.commit(AB, report, false).await?;
+    let stored = StoredPrefix::new(&report, 1);
+    transaction.finish(&[&stored], "2026-11-25T00:00:00Z").await
+}
+
+/// Mirrors the prefix, and then again into a store that forgets writes of `file`.
+async fn mirror_again_forgetting(file: &'static str) -> Result<Manifest, TransactionError> {
+    let store = Arc::new(MemoryStore::new(Arc::default(), Arc::new(Open)));
+    mirror(&store, false).await.expect("a first archive");
+    let forgetful = MemoryStore::new(Arc::clone(&store.files), Arc::new(Forgetful(file)));
+    mirror(&Arc::new(forgetful), true).await
+}
+
+#[tokio::test]
+async fn a_store_that_keeps_what_a_write_should_have_replaced_completes_no_run() {
+    for file in [RUN_RECORD_NAME, MANIFEST_NAME] {
+        let Err(error) = mirror_again_forgetting(file).await else {
+            panic!("the run is complete without its {file}")
+        };
+        let expected =
+            format!("the store confirmed {file}, but does not have it; run the same command again");
+        assert_eq!(error.to_string(), expected);
+    }
+    let Err(error) = mirror_again_forgetting("AB.json").await else {
+        panic!("the run is complete without its report")
+    };
+    assert!(matches!(error, TransactionError::Changed(_)), "{error}");
+}
+
 #[tokio::test]
 async fn a_run_does_not_begin_if_its_record_is_confirmed_but_not_kept() {
-    let store = Arc::new(MemoryStore::new(Arc::default(), Arc::new(Forgetful)));
-    let Err(error) = open(&store).await else {
+    let store = Arc::new(MemoryStore::new(
+        Arc::default(),
+        Arc::new(Forgetful(RUN_RECORD_NAME)),
+    ));
+    let Err(error) = open(&store, false).await else {
         panic!("the run began, and would check nothing")
     };
     assert_eq!(
@@ -61,7 +104,7 @@ async fn a_store_whose_metadata_contradicts_the_object_is_told_so_after_one_look
     let mut store = MemoryStore::new(Arc::default(), Arc::new(Open));
     store.stated_crc32c = Some(Crc32c(7));
     let store = Arc::new(store);
-    let Ok(Opening::Begun { transaction, .. }) = open(&store).await else {
+    let Ok(Opening::Begun { transaction, .. }) = open(&store, false).await else {
         panic!("nothing to do")
     };
     let Ok(Admission::Upload(upload)) = transaction.admit(AB).await else {
