@@ -12,7 +12,7 @@ FUZZ_TARGETS := range_check inflate job report signature range_request tar_check
 # The seed of the faults in a short soak.
 SOAK_SEED ?= 1
 
-# The article's way and the native floor, for `make bench` only.
+# The article's way, the native floor and the relay that delays, for `make bench` only.
 ARTICLE := target/article/release
 
 SCHEMAS := run-event component-event report manifest run-record measurements
@@ -62,10 +62,12 @@ schemas: build ## Write the JSON schemas of events, reports and the manifest to 
 		target/release/orchestrator schema $$schema > docs/schemas/$$schema.json || exit 1; \
 	done
 
-bench: build ## Measure speed and memory beside curl and tar, as ratios (needs nginx, curl, tar, GNU time, bc, openssl)
+bench: build ## Measure speed and memory beside other ways, and write bench/README.md (needs nginx, curl, openssl, bc, python3)
 	$(CARGO) build --release --locked --manifest-path bench/article/Cargo.toml --target-dir target/article
-	FLOOR=$(ARTICLE)/floor bench/run target/release/orchestrator
+	bench/race target/release/orchestrator
 	bench/cgroup target/release/orchestrator $(ARTICLE)/article $(ARTICLE)/floor
+	bench/corpus target/release/orchestrator --page
+	bench/first-request target/release/orchestrator --page
 
 lint: toolchain ## Check format, lints, spelling, documentation and dependencies
 	$(CARGO) fmt --all --check

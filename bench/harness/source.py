@@ -80,7 +80,7 @@ def _certificate(work: Path) -> Path:
         + ["-extfile", "extensions", "-out", "server.pem"],
     ]
     for command in commands:
-        subprocess.run(["openssl", *command], cwd=folder, check=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        subprocess.run(["openssl", *command], cwd=folder, check=True, capture_output=True)
     return folder
 
 
