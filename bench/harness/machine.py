@@ -7,13 +7,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 
-def describe(orchestrators: list[str], hibp_downloader: str) -> dict[str, str]:
+def load() -> float:
+    """How many processes have wanted to run in the last minute: what else the machine is busy with."""
+    return os.getloadavg()[0]
+
+
+def describe(orchestrators: list[str], hibp_downloader: str, load_before: float) -> dict[str, str]:
     """Everything that the page names, in its order."""
     versions = [_first_line([path, "--version"]) for path in orchestrators]
     return {
         "date": datetime.now(UTC).strftime("%-d %B %Y"),
         "CPU": f"{_cpu_model()}, {len(os.sched_getaffinity(0))} cores",
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / (1 << 30):.0f} GiB",
+        "load average before": f"{load_before:.1f}",
         "kernel": f"{platform.system()} {platform.release()}",
         "orchestrator": ", ".join(versions).replace("orchestrator ", ""),
         "nginx": _first_line(["nginx", "-v"]).rpartition("/")[2],

@@ -72,7 +72,7 @@ RSS below 1 is less.
 |---|---|
 | orchestrator | `orchestrator run` with a window of {window}, {prefixes} prefixes or as many as run in parallel. It checks every line, and uploads tars to `orchestrator store --discard`, which checks their signatures and checksums. RSS is of the whole process, linear memory of one component |
 | article | [The way of the program that this one replaces](article/README.md): {window} workers, {prefixes} prefixes one after another, each tar in memory. It uploads to the same store and checks nothing |
-| floor | Fetches {prefixes} prefixes with {window} workers on the same HTTP stack and drops the bodies |
+| floor | Fetches {prefixes} prefixes with {window} workers on the same HTTP stack and drops the bodies, compressed if they are |
 | curl + tar | `curl --parallel --parallel-max {window}` into files, then GNU tar: {min(2, prefixes)} prefixes. It uploads nothing |
 | hibp-downloader | [From PyPI](https://pypi.org/project/hibp-downloader/), with its default settings: a prefix into compressed files. It requests gzip always, and uploads nothing. It has no option for another source, so the race sets its constant `PWNEDPASSWORDS_API_URL` in a `sitecustomize` module. RSS, as for curl + tar, is of the largest process |
 
