@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,8 +31,10 @@ class Attempt:
     environment: dict[str, str] = field(default_factory=dict)
     linear_memory: Callable[[str], int | None] = lambda _stdout: None
     """Reads the peak linear memory in bytes from what the command printed."""
-    finish: Callable[[], None] = lambda: None
-    """Checks what the command has done, and removes it."""
+    check: Callable[[], None] = lambda: None
+    """Fails if the command has written less than it was asked to."""
+    folder: Path | None = None
+    """Where the command writes files; the folder is removed after it."""
 
     @property
     def ranges(self) -> int:
@@ -163,12 +164,11 @@ class CurlAndTar(Program):
         command = ["bash", "-euc", CURL_AND_TAR, "-", str(folder), str(self.setting.window), url]
         if source.ca_file:
             command += ["--http2", "--compressed", "--cacert", str(source.ca_file)]
-        return Attempt(command, prefixes, finish=lambda: self._finish(folder, prefixes))
+        return Attempt(command, prefixes, check=lambda: self._check(folder, prefixes), folder=folder)
 
     @staticmethod
-    def _finish(folder: Path, prefixes: int) -> None:
+    def _check(folder: Path, prefixes: int) -> None:
         ranges, tars = (sum(1 for _ in folder.glob(f"*.{kind}")) for kind in ("txt", "tar"))
-        shutil.rmtree(folder)
         if (ranges, tars) != (prefixes * RANGES_PER_PREFIX, prefixes):
             raise ProgramFailed(f"curl and tar left {ranges} ranges and {tars} tars")
 
@@ -215,12 +215,11 @@ class HibpDownloader(Program):
         if source.ca_file:
             command += ["--http-certificates", str(source.ca_file)]
         environment = {"HIBP_API_URL": source.url, "PYTHONPATH": str(self.environment), "HIBPDL_QUIET": "true"}
-        return Attempt(command, 1, environment, finish=lambda: self._finish(folder))
+        return Attempt(command, 1, environment, check=lambda: self._check(folder), folder=folder)
 
     @staticmethod
-    def _finish(folder: Path) -> None:
+    def _check(folder: Path) -> None:
         ranges = sum(name.endswith(".gz") for _, _, names in os.walk(folder) for name in names)
-        shutil.rmtree(folder)
         if ranges != RANGES_PER_PREFIX:
             raise ProgramFailed(f"hibp-downloader left {ranges} ranges")
 

@@ -55,7 +55,13 @@ class Servers:
         return self
 
     def __exit__(self, *_) -> None:
-        self._stack.close()
+        # A second Ctrl-C must not leave half of them behind.
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self._stack.close()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def start(self, command: list[str]) -> tuple[subprocess.Popen, Path]:
         """Starts a server; returns it with the file that its output goes to."""
