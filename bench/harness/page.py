@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .chart import chart
 from .figures import Row
-from .scenarios import DELAY_MILLISECONDS, SCENARIOS
+from .scenarios import DELAY_MILLISECONDS, SCENARIOS, Scenario
 from .table import table
 
 PAGE = Path(__file__).parent.parent / "README.md"
@@ -23,11 +23,14 @@ KEPT = {
 def write_page(results: dict[str, list[Row]], machine: dict[str, str], setting: dict[str, int]) -> None:
     """Writes the page and its chart."""
     kept = _kept_sections()
-    tables = "\n\n".join(
-        f"### {scenario.title}\n\n{table(results[scenario.name])}" for scenario in SCENARIOS if scenario.name in results
-    )
+    tables = "\n\n".join(f"### {scenario.title}\n\n{_results_of(scenario, results)}" for scenario in SCENARIOS)
     PAGE.with_name(CHART).write_text(chart(results))
     PAGE.write_text(_page(tables, machine, setting, kept))
+
+
+def _results_of(scenario: Scenario, results: dict[str, list[Row]]) -> str:
+    rows = results.get(scenario.name)
+    return table(rows) if rows else "Not measured in this run."
 
 
 def write_section(name: str, text: str) -> None:
