@@ -81,7 +81,9 @@ RSS below 1 is less.
 
 Ranges of 33 KB are the size of 2023, of 75 KB that of 2026. The source is nginx over files in memory: those of one
 prefix, which stand for the ranges of every prefix, as they are and compressed. A relay between the programs and nginx
-adds {DELAY_MILLISECONDS} ms to every round trip; the sink is near.
+adds {DELAY_MILLISECONDS} ms to every round trip, give or take one; the sink is near. The relay takes CPU time, too, so on few cores it
+limits what many requests in flight can gain. The floor and the article's way have {window} requests in flight, `run` as
+many for each invocation in parallel: far away, it can be faster than the floor. An RSS below 9 MiB cannot be told from 9 MiB.
 
 | | |
 |---|---|
