@@ -8,6 +8,7 @@
 mod credentials;
 mod error;
 mod exchange;
+mod local_key;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use exchange::{Endpoints, Exchange, Google};
 use futures::FutureExt as _;
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
+use local_key::LocalKey;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use prefix_tar::engine::retry::Backoff;
 use prefix_tar::protocol::signed_url::SignedUrl;
@@ -93,7 +95,7 @@ impl UrlSigner {
         bucket: String,
     ) -> Result<Self, SignError> {
         let key = serde_json::to_string(key).map_err(|_| SignError::Key)?;
-        Self::with_key(key, endpoint, bucket)
+        Self::with_key(&key, endpoint, bucket)
     }
 
     /// Creates a signer for `bucket` at `endpoint` with the credentials that Google's clients would
@@ -127,7 +129,7 @@ impl UrlSigner {
     ) -> anyhow::Result<Self> {
         let credentials = credentials::read_file(path)?;
         if credentials.is_key {
-            let signer = Self::with_key(credentials.json, endpoint, bucket);
+            let signer = Self::with_key(&credentials.json, endpoint, bucket);
             return signer.with_context(|| format!("cannot sign with {}", path.display()));
         }
         let provider = StaticCredentialProvider::new(credentials.json);
@@ -146,9 +148,11 @@ impl UrlSigner {
         }
     }
 
-    fn with_key(key: String, endpoint: String, bucket: String) -> Result<Self, SignError> {
-        let provider = StaticCredentialProvider::new(key);
-        let signer = Self::with_provider(provider, endpoint, bucket);
+    fn with_key(key: &str, endpoint: String, bucket: String) -> Result<Self, SignError> {
+        let key = LocalKey::parse(key)?;
+        let context = key.context();
+        let mut signer = Self::with_provider(key, endpoint, bucket);
+        signer.signer = signer.signer.with_context(context);
         // A first signature shows whether the key is usable. It waits for nothing.
         let request = signer.request(http::Method::HEAD, "", &BTreeMap::new(), EXPIRY_MAX);
         let signed = signer.signature(request?, "", EXPIRY_MAX).now_or_never();
