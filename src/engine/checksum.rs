@@ -32,6 +32,11 @@ const HISTORY_BYTES: usize = HISTORY_BLOCKS * BLOCK_BYTES;
 /// Bytes folded at once. No tap may reach into them.
 const STRIDE_BYTES: usize = 64 * BLOCK_BYTES;
 
+/// Bytes folded in one step of the loop: enough vectors to outweigh the computation of addresses.
+const GROUP_BYTES: usize = 64;
+
+const GROUPS: usize = STRIDE_BYTES / GROUP_BYTES;
+
 /// Bytes folded before the history moves back to the front.
 const FOLDED_BYTES_MAX: usize = 16 * STRIDE_BYTES;
 
@@ -96,19 +101,22 @@ impl Crc32cStream {
             self.end = HISTORY_BYTES;
         }
         let (before, after) = self.blocks.split_at_mut(self.end);
-        let tap = |tap: usize| {
-            let begin = before.len() - tap * BLOCK_BYTES;
-            &before[begin..begin + STRIDE_BYTES]
-        };
-        let [first, second, third, fourth, fifth] = TAPS.map(tap);
-        let (out, stride) = (&mut after[..STRIDE_BYTES], &stride[..STRIDE_BYTES]);
-        for at in 0..STRIDE_BYTES {
-            out[at] = stride[at] ^ first[at] ^ second[at] ^ third[at] ^ fourth[at] ^ fifth[at];
+        let tap = |tap: usize| groups(&before[before.len() - tap * BLOCK_BYTES..]);
+        let taps = TAPS.map(tap);
+        let (stride, out) = (groups(stride), groups_mut(after));
+        for group in 0..GROUPS {
+            let mut folded = stride[group];
+            for tap in taps {
+                for (byte, added) in folded.iter_mut().zip(tap[group]) {
+                    *byte ^= added;
+                }
+            }
+            out[group] = folded;
         }
         if self.is_first {
             // The CRC register starts with ones, which equals ones added to the first 32 bits.
             self.is_first = false;
-            for byte in &mut out[..4] {
+            for byte in &mut out[0][..4] {
                 *byte ^= 0xFF;
             }
         }
@@ -133,6 +141,15 @@ impl Crc32cStream {
         let register = crc32c::crc32c_append(u32::MAX, &left);
         crc32c::crc32c_append(register, &self.partial)
     }
+}
+
+/// The first stride of `bytes`, in groups.
+fn groups(bytes: &[u8]) -> &[[u8; GROUP_BYTES]] {
+    &bytes.as_chunks().0[..GROUPS]
+}
+
+fn groups_mut(bytes: &mut [u8]) -> &mut [[u8; GROUP_BYTES]] {
+    &mut bytes.as_chunks_mut().0[..GROUPS]
 }
 
 #[cfg(test)]
