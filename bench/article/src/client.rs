@@ -22,7 +22,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 const IDLE_CONNECTIONS_MAX: usize = 129;
 
-const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
+const CONNECTION_BUFFER_BYTES_MAX: usize = 256 * 1024;
 
 const H2_CONNECTION_WINDOW_BYTES: u32 = 5 * 1024 * 1024;
 
@@ -53,7 +53,7 @@ impl Source {
             .timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .http1_max_buf_size(READ_BUFFER_BYTES_MAX)
+            .http1_max_buf_size(CONNECTION_BUFFER_BYTES_MAX)
             .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
             .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES);
         Ok(Self {

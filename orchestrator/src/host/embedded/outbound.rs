@@ -23,7 +23,9 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use prefix_tar::limits::{CONNECT_TIMEOUT, EXPECTED_BYTES_MAX, RANGE_BYTES_MAX, WINDOW_MAX};
+use prefix_tar::limits::{
+    CONNECT_TIMEOUT, EXPECTED_BYTES_MAX, RANGE_BYTES_MAX, UPLOAD_BUFFER_BYTES, WINDOW_MAX,
+};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,8 +37,14 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Idle connections per client and authority: one per request in the window, and the PUT's.
 const IDLE_CONNECTIONS_MAX: usize = WINDOW_MAX as usize + 1;
 
-/// The largest read from an HTTP/1.1 connection, in bytes. A range of 75 KB takes two reads.
-const READ_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// The buffer of an HTTP/1.1 connection in each direction, in bytes: a range of 75 KB takes one read,
+/// and [`UPLOAD_PIECES_MAX`] pieces of the upload one write.
+const CONNECTION_BUFFER_BYTES_MAX: usize = 256 * 1024;
+
+/// Pieces of an upload's body that wait for the connection. The guest writes
+/// [`UPLOAD_BUFFER_BYTES`] at a time; with one piece, the guest and the connection would wait for each
+/// other after every write.
+const UPLOAD_PIECES_MAX: usize = CONNECTION_BUFFER_BYTES_MAX / UPLOAD_BUFFER_BYTES;
 
 /// The flow-control window of an HTTP/2 connection, in bytes. It exceeds what the guest expects in
 /// flight; otherwise unread ranges could fill it and block the range that the guest waits for.
@@ -115,7 +123,7 @@ impl ClientPool {
             .timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .http1_max_buf_size(READ_BUFFER_BYTES_MAX)
+            .http1_max_buf_size(CONNECTION_BUFFER_BYTES_MAX)
             .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
             .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES);
         self.settings.liveness.apply_to_http2(&mut builder);
@@ -151,6 +159,10 @@ impl WasiHttpHooks for PooledClient {
     /// `false`, because the client sets the header itself where the protocol has it.
     fn set_host_header(&mut self) -> bool {
         false
+    }
+
+    fn p2_outgoing_body_buffer_chunks(&mut self) -> usize {
+        UPLOAD_PIECES_MAX
     }
 
     fn send_request(
