@@ -14,6 +14,7 @@ pub mod crc32c;
 pub mod event;
 pub mod failure;
 pub mod job;
+pub mod phase;
 pub mod prefix;
 pub mod recording;
 pub mod report;

@@ -103,6 +103,7 @@ pub(crate) fn run_config(source: &SourceUrl, folder: &Path, prefixes: &str) -> R
         force: false,
         host: HostChoice::Embedded {
             component_file: None,
+            profile: None,
         },
     }
 }

@@ -4,6 +4,7 @@ mod args;
 mod completions;
 mod demo;
 mod generate;
+mod heap_table;
 mod log;
 mod man;
 mod page;

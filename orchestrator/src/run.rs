@@ -23,7 +23,7 @@ use crate::destination::bucket::BucketDestination;
 use crate::destination::folder::FolderDestination;
 use crate::gcs::options::ObjectOptions;
 use crate::host::Host;
-use crate::host::embedded::{EmbeddedHost, EmbeddedSettings};
+use crate::host::embedded::{EmbeddedHost, EmbeddedSettings, GuestProfile};
 use crate::host::remote::{ComponentUrl, RemoteHost};
 use crate::origin::Origin;
 use anyhow::Context as _;
@@ -53,6 +53,8 @@ pub enum HostChoice {
     Embedded {
         /// A component file to run instead of the bundled component.
         component_file: Option<PathBuf>,
+        /// Where the profile of the first invocation's guest goes, if it is wanted.
+        profile: Option<GuestProfile>,
     },
     /// Components that run elsewhere.
     Remote(RemoteComponents),
@@ -288,8 +290,12 @@ impl RunConfig {
     /// The component or the CA file is not usable.
     pub async fn open_host(&self) -> anyhow::Result<Box<dyn Host>> {
         match &self.host {
-            HostChoice::Embedded { component_file } => {
-                Ok(Box::new(self.embedded_host(component_file.clone()).await?))
+            HostChoice::Embedded {
+                component_file,
+                profile,
+            } => {
+                let host = self.embedded_host(component_file.clone(), profile.clone());
+                Ok(Box::new(host.await?))
             }
             HostChoice::Remote(remote) => Ok(Box::new(RemoteHost::new(
                 remote.components.clone(),
@@ -301,7 +307,11 @@ impl RunConfig {
         }
     }
 
-    async fn embedded_host(&self, component_file: Option<PathBuf>) -> anyhow::Result<EmbeddedHost> {
+    async fn embedded_host(
+        &self,
+        component_file: Option<PathBuf>,
+        profile: Option<GuestProfile>,
+    ) -> anyhow::Result<EmbeddedHost> {
         let is_local = self.source.authority().is_loopback();
         let encoding = self.encoding.unwrap_or(if is_local {
             Encoding::Identity
@@ -315,6 +325,7 @@ impl RunConfig {
         let origins = vec![Origin::of_source(&self.source)];
         let mut settings = EmbeddedSettings::new(environment, origins);
         settings.deadline = self.deadline;
+        settings.profile = profile;
         settings.ca_file.clone_from(&self.ca_file);
         tokio::task::spawn_blocking(move || match component_file {
             None => EmbeddedHost::new(settings),

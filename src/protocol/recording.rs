@@ -1,7 +1,9 @@
 //! [`Recording`]: what an invocation measures of itself while it runs. It is about the invocation, not about the tar.
 
 use crate::protocol::failure::FailureKind;
+use crate::protocol::phase::{Phase, PhaseHeap};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The most points of a recording.
 pub const POINTS_MAX: usize = 256;
@@ -64,6 +66,9 @@ pub struct Recording {
     pub heap_bytes: Vec<u64>,
     /// The most bytes that were allocated on the heap at once, also between the points.
     pub heap_peak: u64,
+    /// What each phase of the invocation allocated on the heap.
+    #[serde(default)]
+    pub heap_phases: Vec<PhaseHeap>,
     /// Repeated range requests by reason.
     pub retries: Vec<RetryCount>,
 }
@@ -77,6 +82,9 @@ pub enum RecordingFault {
     /// Time, ranges or bytes decrease from one point to the next.
     #[error("its time, its ranges or its bytes decrease")]
     Order,
+    /// A phase of the heap is listed twice.
+    #[error("it lists a phase of the heap twice")]
+    Phases,
     /// A reason is counted twice.
     #[error("it counts the retries for a reason twice")]
     Retries,
@@ -151,6 +159,10 @@ impl Recording {
         if !is_ordered {
             return Err(RecordingFault::Order);
         }
+        let phases: BTreeSet<Phase> = self.heap_phases.iter().map(|heap| heap.phase).collect();
+        if phases.len() != self.heap_phases.len() {
+            return Err(RecordingFault::Phases);
+        }
         let is_repeated = |at: usize, count: &RetryCount| {
             let mut earlier = self.retries.iter().take(at);
             earlier.any(|earlier| earlier.kind == count.kind)
@@ -222,6 +234,17 @@ mod tests {
         let mut long = recording(256);
         long.milliseconds.push(u32::MAX);
         assert_eq!(long.check(), Err(RecordingFault::Lengths));
+        let mut repeated = recording(3);
+        repeated.heap_phases = vec![
+            PhaseHeap {
+                phase: Phase::Fetch,
+                allocations: 1,
+                allocated_bytes: 1,
+                peak_bytes: 1,
+            };
+            2
+        ];
+        assert_eq!(repeated.check(), Err(RecordingFault::Phases));
         let mut backwards = recording(3);
         backwards.milliseconds[2] = 0;
         assert_eq!(backwards.check(), Err(RecordingFault::Order));

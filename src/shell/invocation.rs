@@ -2,6 +2,7 @@
 
 use super::events::Events;
 use super::fetch::{Fetched, Fetcher};
+use super::heap;
 use super::index::{Index, Summary};
 use super::prefetcher::Prefetcher;
 use super::recorder::{Counts, Recorder};
@@ -14,6 +15,7 @@ use crate::limits::{PROGRESS_RANGES, WINDOW_DEFAULT};
 use crate::protocol::configuration::Configuration;
 use crate::protocol::failure::{Failure, FailureKind};
 use crate::protocol::job::Job;
+use crate::protocol::phase::Phase;
 use crate::protocol::report::{Report, Seconds};
 use futures::future::{Either, select};
 use std::collections::VecDeque;
@@ -42,7 +44,7 @@ pub(super) async fn run(
     recorder: &Rc<Recorder>,
 ) -> Result<Report, Failed> {
     let work = pin!(mirror(job, configuration, events, recorder));
-    let keep_alive = pin!(events.keep_alive());
+    let keep_alive = pin!(heap::during(Phase::Events, events.keep_alive()));
     match select(work, keep_alive).await {
         Either::Left((result, _)) => result,
         Either::Right(_) => Err(Failure::transient(
@@ -79,7 +81,8 @@ async fn mirror(
     let content_length = job.content_length.unwrap_or(estimated);
 
     let upload_started = Instant::now();
-    let mut upload = Upload::open(&job.upload, content_length)?;
+    let upload = heap::within(Phase::Upload, || Upload::open(&job.upload, content_length));
+    let mut upload = upload?;
     let mut sampled = VecDeque::from(sampled);
     while let Some(fetched) = match sampled.pop_front() {
         Some(fetched) => Some(fetched),
@@ -92,6 +95,7 @@ async fn mirror(
             return Err(failure.await.into());
         }
         let written = upload.write_entry(fetched.range, &fetched.body, fetched.modified_seconds);
+        let written = heap::during(Phase::Upload, written);
         prefetcher.alongside(written).await?;
         update_progress(events, &index);
         if Recorder::is_due(index.ranges()) {
@@ -101,7 +105,7 @@ async fn mirror(
     let fetch_seconds = started.elapsed().as_secs_f64();
     drop(prefetcher);
     let sent_bytes = upload.sent_bytes();
-    let outcome = upload.finish().await;
+    let outcome = heap::during(Phase::Upload, upload.finish()).await;
     let bytes_out = outcome.as_ref().map_or(sent_bytes, |_| content_length);
     record(index.ranges(), 0, bytes_out);
     let report = |stored| {
@@ -183,6 +187,6 @@ fn update_progress(events: &Events, index: &Index) {
     events.progress.data_bytes.set(index.data_bytes());
     if ranges.is_multiple_of(PROGRESS_RANGES) {
         // `Events::keep_alive` notices a caller that has disconnected.
-        let _ = events.offer_progress();
+        let _ = heap::within(Phase::Events, || events.offer_progress());
     }
 }

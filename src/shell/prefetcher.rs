@@ -1,9 +1,11 @@
 //! Fetches the ranges of a prefix in order, a window ahead.
 
 use super::fetch::{Fetched, Fetcher};
+use super::heap;
 use crate::engine::chunk_pool::ChunkPool;
 use crate::engine::window::Window;
 use crate::protocol::failure::Failure;
+use crate::protocol::phase::Phase;
 use crate::protocol::prefix::{Prefix, RANGES_PER_PREFIX};
 use futures::stream::{FuturesOrdered, StreamExt as _};
 use std::collections::VecDeque;
@@ -109,7 +111,9 @@ impl Prefetcher {
         {
             let range = self.prefix.range(self.next_index);
             let fetch = Rc::clone(&self.fetcher).fetch(range);
-            self.in_flight.push_back(Box::pin(fetch));
+            let fetch = heap::during(Phase::Fetch, fetch);
+            let fetch = heap::within(Phase::Fetch, || Box::pin(fetch));
+            self.in_flight.push_back(fetch);
             self.next_index += 1;
         }
     }

@@ -67,6 +67,7 @@ impl Recorder {
     pub(super) fn finish(&self) -> Recording {
         let mut recording = self.recording.take();
         recording.heap_peak = heap::peak_bytes();
+        recording.heap_phases = heap::phases();
         recording
     }
 }

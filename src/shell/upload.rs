@@ -3,6 +3,7 @@
 //! Dropping an [`Upload`] before [`Upload::finish`] aborts the request: a short body never ends
 //! cleanly.
 
+use super::heap;
 use super::incoming::read_text;
 use super::outgoing::{
     Peer, PendingResponse, Target, Timeouts, header, parsed_retry_after, request, transport_failure,
@@ -18,6 +19,7 @@ use crate::limits::{
 use crate::protocol::crc32c::Crc32c;
 use crate::protocol::failure::{Failure, FailureKind};
 use crate::protocol::job;
+use crate::protocol::phase::Phase;
 use crate::protocol::prefix::RangeName;
 use crate::protocol::store_answer::{
     crc32c_of_goog_hash, error_code, is_expired, is_transient_status, refusal,
@@ -143,7 +145,10 @@ impl Upload {
         modified_seconds: u64,
     ) -> Result<(), Failure> {
         let size_bytes = body.len() as u64;
-        let entry = tar::entry_header(range, size_bytes, modified_seconds).map_err(|error| {
+        let entry = heap::within(Phase::Tar, || {
+            tar::entry_header(range, size_bytes, modified_seconds)
+        });
+        let entry = entry.map_err(|error| {
             let message = format!("the tar header cannot be encoded: {error}");
             Failure::permanent(FailureKind::RangeInvalid, message).at(range)
         })?;
@@ -179,7 +184,7 @@ impl Upload {
     }
 
     async fn send_buffer(&mut self) -> Result<(), Failure> {
-        self.checksum.push(&self.buffer);
+        heap::within(Phase::Checksum, || self.checksum.push(&self.buffer));
         let mut sent = 0;
         let sending = poll_fn(|context| self.poll_send(context, &mut sent));
         let interrupted = within(UPLOAD_STALL_TIME_MAX, sending).await;

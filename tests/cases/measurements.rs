@@ -256,3 +256,35 @@ async fn a_run_that_stores_nothing_keeps_the_measurements_of_the_run_before() {
     let after: Measurements = parsed(&store.archive().join(MEASUREMENTS));
     assert!(before == after, "the measurements have changed");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_profile_names_functions_of_the_guest_and_where_its_memory_went() {
+    let (store, source) = (store().await, source().await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("profile.json");
+    let profiled = run(
+        &store,
+        &source,
+        &["--profile", file.to_str().expect("UTF-8")],
+    )
+    .await;
+    let printed = texts(&profiled);
+    assert!(profiled.status.success(), "{printed}");
+    for phase in ["fetch", "upload", "events", "other"] {
+        let is_row = |line: &str| line.ends_with(&format!("  {phase}")) && line.contains('%');
+        assert!(printed.lines().any(is_row), "{phase}: {printed}");
+    }
+    let profile: Value = parsed(&file);
+    let thread = &profile["threads"][0];
+    assert!(
+        thread["samples"]["length"].as_u64() > Some(0),
+        "no sample: {}",
+        thread["samples"]
+    );
+    let names = thread["stringArray"].as_array().expect("names");
+    let is_ours = |name: &&Value| {
+        name.as_str()
+            .is_some_and(|name| name.starts_with("prefix_tar::"))
+    };
+    assert!(names.iter().any(|name| is_ours(&name)), "{names:?}");
+}

@@ -4,6 +4,7 @@ use super::private_file::warn_if_shared;
 use crate::archive::location::{ArchiveLocation, LocationError};
 use crate::gcs::options::ObjectOptions;
 use crate::host::embedded::DEADLINE_DEFAULT;
+use crate::host::embedded::GuestProfile;
 use crate::host::remote::ComponentUrl;
 use crate::invoke_token;
 use crate::run::dispatch::{DispatchSettings, PARALLEL_MAX};
@@ -99,9 +100,16 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    pub(super) fn host(self, component_file: Option<PathBuf>) -> anyhow::Result<HostChoice> {
+    pub(super) fn host(
+        self,
+        component_file: Option<PathBuf>,
+        profile: Option<GuestProfile>,
+    ) -> anyhow::Result<HostChoice> {
         if self.components.is_empty() {
-            return Ok(HostChoice::Embedded { component_file });
+            return Ok(HostChoice::Embedded {
+                component_file,
+                profile,
+            });
         }
         let token = match &self.token_file {
             Some(file) => {

@@ -119,6 +119,7 @@ impl Demo {
             force: false,
             host: HostChoice::Embedded {
                 component_file: None,
+                profile: None,
             },
         };
         print_status(&format!(

@@ -1,11 +1,14 @@
 //! `run`: mirrors a range API into an archive.
 
 use super::args::{Grace, Objects, Prefixes, Remote, Tuning, location};
+use super::heap_table::heap_table;
 use super::private_file::warn_about_credentials;
 use super::staged_file::StagedFile;
 use super::summary::{end_of, print_failures, print_result};
-use super::{End, print_json, print_status};
+use super::{End, print_json, print_status, print_text};
 use crate::archive::location::ArchiveLocation;
+use crate::archive::measurements::Measurements;
+use crate::host::embedded::GuestProfile;
 use crate::progress::{self, Style};
 use crate::resource_usage::ResourceUsage;
 use crate::run::RunConfig;
@@ -28,6 +31,7 @@ Examples:
   orchestrator run --to 'gs://my-bucket/pwned/{month}'  the same, keeping last month's archive
   orchestrator run --component http://127.0.0.1:3000 --token-file ./token
   orchestrator run -p 2 --trace trace.json              and see in Perfetto where the time went
+  orchestrator run -p 2 --profile profile.json          and see where the guest's time and memory went
   orchestrator run --json | jq -c 'select(.event == \"stored\")'";
 
 /// Mirror a range API: a tar and a report per prefix, and a manifest when all are stored
@@ -73,6 +77,11 @@ pub(super) struct Run {
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 
+    /// Write where the time of the first invocation's guest went to FILE, for https://profiler.firefox.com, and print
+    /// what all invocations allocated
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["components", "json"])]
+    profile: Option<PathBuf>,
+
     /// Print events and the result to stdout as lines of JSON
     #[arg(long)]
     json: bool,
@@ -86,6 +95,12 @@ impl Run {
     pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<End> {
         warn_about_credentials(&self.to);
         let trace = self.trace.as_deref().map(StagedFile::create).transpose()?;
+        let profile_file = self
+            .profile
+            .as_deref()
+            .map(StagedFile::create)
+            .transpose()?;
+        let profile = profile_file.is_some().then(GuestProfile::default);
         let archive = self.to.to_string();
         let grace = self.grace();
         let config = RunConfig {
@@ -98,7 +113,7 @@ impl Run {
             deadline: self.tuning.deadline(),
             ca_file: self.ca_file,
             force: self.force,
-            host: self.remote.host(self.component_file)?,
+            host: self.remote.host(self.component_file, profile.clone())?,
         };
         let style = match (self.json, std::io::stderr().is_terminal()) {
             (true, _) => Style::Json,
@@ -120,8 +135,29 @@ impl Run {
             (Some(_), None) => print_status("there was nothing to mirror, so there is no trace"),
             (None, _) => {}
         }
+        if let (Some(file), Some(profile)) = (profile_file, profile) {
+            write_profile(file, &profile, run.measurements.as_ref())?;
+        }
         Ok(end_of(&run.outcome, &shutdown))
     }
+}
+
+/// Writes the profile of the guest's time, and prints that of its memory.
+fn write_profile(
+    file: StagedFile,
+    profile: &GuestProfile,
+    measured: Option<&Measurements>,
+) -> anyhow::Result<()> {
+    match profile.take() {
+        Some(json) => file.write(|out| out.write_all(&json))?,
+        None => print_status("no invocation has ended, so there is no profile"),
+    }
+    let invocations = measured.into_iter().flat_map(|run| &run.invocations);
+    let recordings = invocations.filter_map(|invocation| invocation.recording.as_ref());
+    if let Some(table) = heap_table(recordings) {
+        print_text(&format!("\n{table}"));
+    }
+    Ok(())
 }
 
 /// Runs a configuration and reports the run's events.

@@ -6,8 +6,10 @@ mod causes;
 mod engine;
 mod memory;
 mod outbound;
+mod profile;
 
 pub use engine::{CompiledCache, bundled_component};
+pub use profile::{GuestProfile, SAMPLE_INTERVAL};
 
 use super::{FailedInvocation, Host, InvocationUpdate, answer};
 use crate::invoke_token;
@@ -15,7 +17,7 @@ use crate::liveness::Liveness;
 use crate::origin::Origin;
 use bytes::Bytes;
 use causes::Causes;
-use engine::ComponentEngine;
+use engine::{ComponentEngine, EPOCH};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use memory::MemoryBound;
@@ -32,8 +34,8 @@ use prefix_tar::protocol::token::Token;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
-use wasmtime::Store;
 use wasmtime::component::ResourceTable;
+use wasmtime::{GuestProfiler, Store};
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
@@ -68,6 +70,8 @@ pub struct EmbeddedSettings {
     pub linear_memory_bytes_max: usize,
     /// The longest time that an invocation may take.
     pub deadline: Duration,
+    /// Where the profile of the first invocation's guest goes, if it is wanted.
+    pub profile: Option<GuestProfile>,
     /// When the component's connections count as dead.
     pub liveness: Liveness,
     /// The longest silence before and in the response to a request without a body. The component
@@ -86,6 +90,7 @@ impl EmbeddedSettings {
             ca_file: None,
             linear_memory_bytes_max: LINEAR_MEMORY_BYTES_MAX,
             deadline: DEADLINE_DEFAULT,
+            profile: None,
             liveness: Liveness {
                 // A store may stop reading for as long as the component waits for it.
                 unacknowledged_max: UPLOAD_STALL_TIME_MAX,
@@ -106,6 +111,7 @@ pub struct EmbeddedHost {
     upload_authorities: Vec<String>,
     linear_memory_bytes_max: usize,
     deadline: Duration,
+    profile: Option<GuestProfile>,
 }
 
 impl EmbeddedHost {
@@ -120,14 +126,19 @@ impl EmbeddedHost {
             silence_max: settings.silence_max,
         };
         let ca_file = settings.ca_file.as_deref();
+        let epoch = match &settings.profile {
+            None => EPOCH,
+            Some(_) => SAMPLE_INTERVAL,
+        };
         Ok(Self {
-            engine: ComponentEngine::new(&settings.component, &settings.cache)?,
+            engine: ComponentEngine::new(&settings.component, &settings.cache, epoch)?,
             clients: ClientPool::new(settings.origins, ca_file, outbound)?,
             environment: settings.environment,
             token: invoke_token::generate()?,
             upload_authorities: Vec::new(),
             linear_memory_bytes_max: settings.linear_memory_bytes_max,
             deadline: settings.deadline,
+            profile: settings.profile,
         })
     }
 
@@ -150,6 +161,7 @@ impl EmbeddedHost {
             table: ResourceTable::new(),
             memory: MemoryBound::new(self.linear_memory_bytes_max),
             client,
+            profiler: None,
         };
         let mut store = Store::new(self.engine.engine(), state);
         store.limiter(|state| &mut state.memory);
@@ -203,6 +215,10 @@ impl EmbeddedHost {
         read: impl AsyncFnOnce(http::Response<AnswerBody>) -> Option<Answer>,
     ) -> Result<Option<Answer>, Failure> {
         let mut store = self.store(self.clients.take(traces.causes), traces.log);
+        if let Some(profile) = &self.profile {
+            let begun = profile.begin(&self.engine, &mut store);
+            begun.map_err(|error| host_failure(&error))?;
+        }
         let (head_sender, head) = tokio::sync::oneshot::channel();
         let request = request.map(|body| {
             Full::new(body)
@@ -222,8 +238,12 @@ impl EmbeddedHost {
                 .wasi_http_incoming_handler()
                 .call_handle(&mut store, request, response)
                 .await;
+            let profiler = store.data_mut().profiler.take();
             // The store holds the answer's sender: dropping it ends the answer.
             drop(store);
+            if let (Some(profile), Some(profiler)) = (&self.profile, profiler) {
+                profile.finish(*profiler);
+            }
             ended
         };
         let answer = async {
@@ -324,6 +344,8 @@ struct InvocationState {
     table: ResourceTable,
     memory: MemoryBound,
     client: PooledClient,
+    /// Samples the guest, if it is profiled.
+    profiler: Option<Box<GuestProfiler>>,
 }
 
 impl WasiView for InvocationState {

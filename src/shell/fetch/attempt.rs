@@ -13,9 +13,11 @@ use crate::limits::{
 };
 use crate::protocol::configuration::{Configuration, UNFRAMED};
 use crate::protocol::failure::{Failure, FailureKind};
+use crate::protocol::phase::Phase;
 use crate::protocol::prefix::RangeName;
 use crate::protocol::source::{Encoding, SourceUrl};
 use crate::protocol::store_answer::is_transient_source_status;
+use crate::shell::heap;
 use crate::shell::incoming::BodyReader;
 use crate::shell::outgoing::{
     Peer, PendingResponse, Target, Timeouts, parsed_retry_after, request, transport_failure,
@@ -121,7 +123,8 @@ impl RangeClient {
             .read_body(&response, range, head.content_length)
             .await?;
         let body = if head.is_gzip {
-            let (decoded, members) = self.inflate(received, range).await?;
+            let decoded = self.inflate(received, range);
+            let (decoded, members) = heap::during(Phase::Inflate, decoded).await?;
             // The trailer of a single member shows that it is complete.
             if members == Members::Several {
                 self.check_framing(&head, &response)?;
@@ -130,8 +133,11 @@ impl RangeClient {
         } else {
             received
         };
-        let hashes = self.check(&body, head.content_md5)?;
-        self.check_not_duplicate(range, &body)?;
+        let hashes = heap::within(Phase::Check, || {
+            let hashes = self.check(&body, head.content_md5)?;
+            self.check_not_duplicate(range, &body)?;
+            Ok::<u64, Failure>(hashes)
+        })?;
         Ok(Fetched {
             range,
             body,

@@ -9,7 +9,7 @@ use wasmtime::{Cache, CacheConfig, Config, Engine, Store};
 use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
 
 /// The length of an epoch. A guest that never waits yields once per epoch.
-const EPOCH: Duration = Duration::from_millis(10);
+pub(super) const EPOCH: Duration = Duration::from_millis(10);
 
 /// The component that was built with the orchestrator.
 pub fn bundled_component() -> &'static [u8] {
@@ -53,13 +53,17 @@ pub(super) struct ComponentEngine {
 }
 
 impl ComponentEngine {
-    pub(super) fn new(component: &[u8], cache: &CompiledCache) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        component: &[u8],
+        cache: &CompiledCache,
+        epoch: Duration,
+    ) -> anyhow::Result<Self> {
         let mut config = Config::new();
         config.epoch_interruption(true).cache(cache.open());
         let engine = Engine::new(&config)
             .map_err(to_anyhow)
             .context("cannot start wasmtime")?;
-        start_epochs(&engine)?;
+        start_epochs(&engine, epoch)?;
         let component = Self::link(&engine, component)
             .map_err(to_anyhow)
             .context("cannot compile and link the component; is it a WASI 0.2 HTTP component?")?;
@@ -78,6 +82,10 @@ impl ComponentEngine {
         &self.engine
     }
 
+    pub(super) fn component(&self) -> &Component {
+        self.component.instance_pre().component()
+    }
+
     pub(super) async fn instantiate(
         &self,
         store: &mut Store<InvocationState>,
@@ -87,13 +95,13 @@ impl ComponentEngine {
 }
 
 /// Converts a wasmtime error, which is not an `anyhow` error, with its sources.
-fn to_anyhow(error: wasmtime::Error) -> anyhow::Error {
+pub(super) fn to_anyhow(error: wasmtime::Error) -> anyhow::Error {
     anyhow::Error::msg(format!("{error:#}"))
 }
 
 /// Increments the epoch for as long as the engine exists. It has its own thread, because no task
 /// would run while every worker is busy with a guest that never waits.
-fn start_epochs(engine: &Engine) -> anyhow::Result<()> {
+fn start_epochs(engine: &Engine, epoch: Duration) -> anyhow::Result<()> {
     let engine = engine.weak();
     std::thread::Builder::new()
         .name("epochs".to_owned())
@@ -101,7 +109,7 @@ fn start_epochs(engine: &Engine) -> anyhow::Result<()> {
             while let Some(engine) = engine.upgrade() {
                 engine.increment_epoch();
                 drop(engine);
-                std::thread::sleep(EPOCH);
+                std::thread::sleep(epoch);
             }
         })
         .context("cannot start the epoch thread")?;
