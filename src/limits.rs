@@ -2,6 +2,7 @@
 //!
 //! Sizes assume ranges as the public API serves them in 2026: about 75 KB, 1,900 to 2,000 lines.
 
+use crate::protocol::phase::Phase;
 use crate::protocol::prefix::RANGES_PER_PREFIX;
 use crate::protocol::recording::POINTS_MAX;
 use std::time::Duration;
@@ -107,9 +108,13 @@ pub const PROGRESS_RANGES: u32 = 256;
 /// the orchestrator keeps of 256 invocations stays below 2 MB.
 pub const RECORDED_RANGES: u32 = 33;
 
-/// A recording: 256 points of at most 56 bytes, and as JSON eight numbers of at most 12 characters each, and the counts
-/// of retries.
-pub const RECORDING_BYTES_MAX: usize = POINTS_MAX * (56 + 8 * 12) + 2 * KIB;
+/// A recording: 256 points of at most 56 bytes, and as JSON eight numbers of at most 12 characters each, the counts of
+/// retries, and a line for each phase of the heap.
+pub const RECORDING_BYTES_MAX: usize =
+    POINTS_MAX * (56 + 8 * 12) + 2 * KIB + Phase::ALL.len() * 160;
+
+/// The header before each allocation, which has the phase that made it.
+pub const HEAP_HEADER_BYTES: usize = size_of::<u64>();
 
 /// The longest silence between two events. Gateways cut connections that are idle for 30 s or 60 s.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
@@ -188,7 +193,7 @@ pub const ACCOUNTED_BYTES_MAX: usize = STACK_BYTES
     + INFLATE_BYTES_MAX
     + CHECKSUM_BYTES_MAX
     + DUPLICATE_DETECTOR_BYTES_MAX
-    + RANGES_PER_PREFIX as usize * (ETAG_BYTES_MAX + 32)
+    + RANGES_PER_PREFIX as usize * (ETAG_BYTES_MAX + HEAP_HEADER_BYTES + 32)
     + 2 * REPORT_BYTES_MAX
     + 2 * RECORDING_BYTES_MAX
     + JOB_BYTES_MAX

@@ -142,6 +142,14 @@ pub trait Archive: Send + Sync {
     /// The store or the folder does not say.
     async fn generation(&self, file: &str) -> Result<Base, ReadError>;
 
+    /// Checks that nothing has the name of `file` that a write could not replace.
+    ///
+    /// # Errors
+    /// Something has. In a bucket, nothing can.
+    async fn check_replaceable(&self, _file: &str) -> Result<(), ReadError> {
+        Ok(())
+    }
+
     /// Whether the account may not read `file`, so that it seems to be absent.
     ///
     /// # Errors

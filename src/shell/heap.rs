@@ -1,6 +1,7 @@
 //! Counts what is allocated on the heap, as a whole and by [`Phase`], for the recording. The allocator itself is the
 //! standard library's.
 
+use crate::limits::HEAP_HEADER_BYTES;
 use crate::protocol::phase::{Phase, PhaseHeap};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::future::poll_fn;
@@ -99,11 +100,16 @@ fn subtract(phase: u8, bytes: usize) {
     }
 }
 
-/// The layout of an allocation with its header, and the offset of the bytes that the caller asked for. The header is
-/// 8 bytes, the first of which is the phase that allocated. The offset is at least 8, and depends on the alignment only.
+/// The layout of an allocation with its header, and the offset of the bytes that the caller asked for. The header's first
+/// byte is the phase that allocated. The offset is at least [`HEAP_HEADER_BYTES`], and depends on the alignment only.
 fn with_header(layout: Layout) -> Option<(Layout, usize)> {
-    Layout::new::<u64>().extend(layout).ok()
+    Layout::new::<Header>().extend(layout).ok()
 }
+
+/// As wide as the alignment that most allocations have anyway.
+type Header = u64;
+
+const _: () = assert!(size_of::<Header>() == HEAP_HEADER_BYTES);
 
 /// The standard library's allocator, with counters and a header before each allocation.
 struct Counting;

@@ -10,6 +10,7 @@ use orchestrator::run::shutdown::Shutdown;
 use prefix_tar::protocol::report::Report;
 use prefix_tar::protocol::source::Encoding;
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_ranges_give_the_same_tars_with_and_without_gzip_and_for_every_window() {
@@ -92,6 +93,36 @@ async fn an_archive_of_another_source_is_replaced_by_force_only() {
     assert_extracts_to(archive.path(), second.path());
     let verdict = verified(archive.path());
     assert_eq!(verdict.damages, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_in_the_place_of_a_report_fails_a_forced_run_at_once_if_the_run_needs_that_name() {
+    let ranges = generated("00", 30);
+    let archive = tempfile::tempdir().expect("a folder");
+    let source = Source::of_folder(ranges.path()).await;
+    let mut config = run_config(&source.url(), archive.path(), "00");
+    config.force = true;
+    run_whole(config.clone()).await;
+    let tar_before = std::fs::metadata(archive.path().join("00.tar")).expect("a tar");
+
+    // A name that the run does not need.
+    std::fs::create_dir(archive.path().join("55.json")).expect("a folder");
+    run_whole(config.clone()).await;
+    let tar = std::fs::metadata(archive.path().join("00.tar")).expect("a tar");
+    assert_ne!(tar.ino(), tar_before.ino(), "mirrored again");
+
+    let report = archive.path().join("00.json");
+    std::fs::remove_file(&report).expect("removed");
+    std::fs::create_dir(&report).expect("a folder");
+    let (sender, _events) = tokio::sync::mpsc::channel(RUN_EVENTS_MAX);
+    let refused = config.run(Shutdown::default(), sender).await;
+    let refused = format!("{:#}", refused.expect_err("a folder"));
+    assert!(
+        refused.ends_with("00.json is not valid: it is a directory, not a regular file"),
+        "{refused}"
+    );
+    let after = std::fs::metadata(archive.path().join("00.tar")).expect("a tar");
+    assert_eq!(after.ino(), tar.ino(), "nothing was mirrored");
 }
 
 #[tokio::test(flavor = "multi_thread")]

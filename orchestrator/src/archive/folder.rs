@@ -107,6 +107,10 @@ impl Archive for FolderArchive {
             .map(|generation| generation.to_string()))
     }
 
+    async fn check_replaceable(&self, file: &str) -> Result<(), ReadError> {
+        self.on_file(file, open).await.map(drop)
+    }
+
     async fn object_of_length(
         &self,
         prefix: Prefix,

@@ -1,7 +1,10 @@
 //! [`BucketClient`]: small signed requests to one path in a bucket. Each attempt is signed anew; transient errors are
 //! retried.
 
+mod answer;
 mod attempt;
+
+pub use answer::{Answer, RequestError};
 
 use super::options::ObjectOptions;
 use super::path::BucketPath;
@@ -9,6 +12,7 @@ use crate::http_client::{self, HttpClient};
 use crate::liveness::Liveness;
 use crate::origin::Origin;
 use crate::sign::{SignError, UrlSigner};
+use answer::Operation;
 use attempt::Attempt;
 use bytes::Bytes;
 use http::header::{CONTENT_RANGE, HeaderMap, RANGE};
@@ -17,9 +21,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use prefix_tar::engine::retry::Backoff;
 use prefix_tar::protocol::signed_url::SignedUrl;
-use prefix_tar::protocol::store_answer::{error_code, is_expired, is_transient_status, refusal};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
@@ -45,56 +47,6 @@ const FIRST_BYTE: Range<u64> = 0..1;
 /// The life of a URL that is used at once.
 const EXPIRY: Duration = Duration::from_secs(300);
 
-/// The store's answer, read to its end.
-#[derive(Debug)]
-pub struct Answer {
-    /// The status.
-    pub status: StatusCode,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// The body.
-    pub body: Bytes,
-    operation: Operation,
-}
-
-impl Answer {
-    /// The error for an answer that the caller cannot use. It has the store's `<Code>`, never the URL.
-    pub fn into_error(self) -> RequestError {
-        RequestError::Refused {
-            message: refusal(
-                &self.operation.to_string(),
-                self.operation.method.as_str(),
-                self.status.as_u16(),
-                self.code(),
-            ),
-            status: self.status,
-            is_transient: self.is_transient() || self.is_expired(),
-        }
-    }
-
-    /// Whether another attempt may get another answer.
-    fn is_transient(&self) -> bool {
-        is_transient_status(self.status.as_u16())
-    }
-
-    /// Whether the signature is too old or from the future, so that a new one may be accepted.
-    fn is_expired(&self) -> bool {
-        !self.status.is_success() && is_expired(self.code())
-    }
-
-    /// Whether the account lacks a permission. Any other code concerns the signature, and would be the same for every
-    /// object.
-    fn is_denied(&self) -> bool {
-        self.status == StatusCode::FORBIDDEN
-            && self.code().is_none_or(|code| code == "AccessDenied")
-    }
-
-    /// The store's `<Code>`. An answer to HEAD has none.
-    pub fn code(&self) -> Option<&str> {
-        std::str::from_utf8(&self.body).ok().and_then(error_code)
-    }
-}
-
 /// A file that is arriving.
 #[derive(Debug)]
 pub struct Download {
@@ -102,60 +54,6 @@ pub struct Download {
     pub headers: HeaderMap,
     /// The file's bytes.
     pub body: Incoming,
-}
-
-/// A method and the object that it is for, as messages show them.
-#[derive(Clone, Debug)]
-struct Operation {
-    method: Method,
-    object: String,
-}
-
-impl fmt::Display for Operation {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} of {}", self.method, self.object)
-    }
-}
-
-/// Why a request failed.
-#[derive(Debug, thiserror::Error)]
-pub enum RequestError {
-    /// The URL could not be signed. The signer has already retried.
-    #[error(transparent)]
-    NotSigned(#[from] SignError),
-    /// No attempt was answered.
-    #[error("{0}")]
-    Lost(String),
-    /// The answer is longer than any file that is read whole.
-    #[error("the answer to {operation} has more than {bytes_max} bytes")]
-    TooLong {
-        /// What was tried.
-        operation: String,
-        /// The most bytes that are read.
-        bytes_max: usize,
-    },
-    /// The store refused the request, or its last attempt.
-    #[error("{message}")]
-    Refused {
-        /// What was tried, the answer, and what to do.
-        message: String,
-        /// The status.
-        status: StatusCode,
-        /// Whether a later attempt may succeed.
-        is_transient: bool,
-    },
-}
-
-impl RequestError {
-    /// Whether a later attempt may succeed.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::NotSigned(error) => error.is_transient(),
-            Self::Lost(_) => true,
-            Self::TooLong { .. } => false,
-            Self::Refused { is_transient, .. } => *is_transient,
-        }
-    }
 }
 
 /// One request, before it is signed.
@@ -340,7 +238,7 @@ impl BucketClient {
             tracing::debug!(file, "the account may not see whether this object exists");
             return Ok(None);
         }
-        found(answer, is_partial)
+        answer.found(is_partial)
     }
 
     /// Whether the account has no permission to read a file, so that [`Self::find`] does not find it.
@@ -353,7 +251,7 @@ impl BucketClient {
         if answer.is_denied() || answer.status == StatusCode::RANGE_NOT_SATISFIABLE {
             return Ok(answer.is_denied());
         }
-        found(answer, true).map(|_| false)
+        answer.found(true).map(|_| false)
     }
 
     /// Requests a file, or its bytes `byte_range`. Unlike [`Self::find`], it fails if the account
@@ -367,10 +265,8 @@ impl BucketClient {
         byte_range: Option<Range<u64>>,
     ) -> Result<Option<Answer>, RequestError> {
         let is_partial = byte_range.is_some();
-        found(
-            self.request(Method::GET, file, byte_range).await?,
-            is_partial,
-        )
+        let answer = self.request(Method::GET, file, byte_range).await?;
+        answer.found(is_partial)
     }
 
     async fn request(
@@ -535,16 +431,6 @@ fn request_to(
     request.body(Full::new(body.clone())).map_err(|_| {
         RequestError::Lost(format!("{operation} cannot be sent: a header is malformed"))
     })
-}
-
-/// The answer to a GET or HEAD. Returns `None` if there is no such file.
-fn found(answer: Answer, is_partial: bool) -> Result<Option<Answer>, RequestError> {
-    match answer.status {
-        StatusCode::OK if !is_partial => Ok(Some(answer)),
-        StatusCode::PARTIAL_CONTENT if is_partial => Ok(Some(answer)),
-        StatusCode::NOT_FOUND => Ok(None),
-        _ => Err(answer.into_error()),
-    }
 }
 
 /// Whether a response is a byte range that begins at `from`.

@@ -3,7 +3,9 @@
 //! Every colour has one meaning, so that the page's style sheet can replace it for dark mode.
 
 use crate::timeline::Timeline;
+use plotters::chart::MeshStyle;
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::ValueFormatter;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, FontTransform, register_font};
@@ -70,6 +72,11 @@ impl Size {
 
     const fn is_narrow(self) -> bool {
         self.width < NARROW_PIXELS
+    }
+
+    /// The room for the labels of the vertical axis.
+    const fn y_label_pixels(self) -> u32 {
+        if self.is_narrow() { 52 } else { 70 }
     }
 
     /// A chart that says less needs less height.
@@ -181,6 +188,40 @@ fn seconds_label(at: f64, seconds: f64) -> String {
     format!("{at:.decimals$}")
 }
 
+/// The style of axes, grid and labels that all charts have.
+fn styled<'mesh, 'chart, 'formatter, X, Y, Backend>(
+    mesh: &'mesh mut MeshStyle<'chart, 'formatter, X, Y, Backend>,
+    size: Size,
+) -> &'mesh mut MeshStyle<'chart, 'formatter, X, Y, Backend>
+where
+    X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    Backend: DrawingBackend,
+{
+    mesh.disable_x_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(GRID)
+        .axis_style(TEXT)
+        .label_style(text_style(size))
+        .axis_desc_style(text_style(size))
+}
+
+/// A horizontal axis of seconds.
+fn with_time_axis<'mesh, 'chart, 'formatter, X, Y, Backend>(
+    mesh: &'mesh mut MeshStyle<'chart, 'formatter, X, Y, Backend>,
+    size: Size,
+    label: &'formatter dyn Fn(&f64) -> String,
+) -> &'mesh mut MeshStyle<'chart, 'formatter, X, Y, Backend>
+where
+    X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    Backend: DrawingBackend,
+{
+    mesh.x_labels(if size.is_narrow() { 4 } else { 8 })
+        .x_desc("seconds since the start")
+        .x_label_formatter(label)
+}
+
 /// The memory of the invocations and of the process, beside the cap and the article's program.
 fn memory<Backend: DrawingBackend>(
     area: &Area<'_, Backend>,
@@ -192,24 +233,16 @@ fn memory<Backend: DrawingBackend>(
     let mut chart = ChartBuilder::on(area)
         .margin(10)
         .x_label_area_size(36)
-        .y_label_area_size(if size.is_narrow() { 52 } else { 70 })
+        .y_label_area_size(size.y_label_pixels())
         .build_cartesian_2d(0.0..seconds, MEMORY_AXIS_MIB.log_scale().base(2.0))
         .map_err(not_drawn)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(GRID)
-        .axis_style(TEXT)
-        .x_labels(if size.is_narrow() { 4 } else { 8 })
-        .y_labels(11)
-        .x_desc("seconds since the start")
-        .x_label_formatter(&|at| seconds_label(*at, seconds))
-        .label_style(text_style(size))
-        .axis_desc_style(text_style(size))
-        .y_label_formatter(&|mib| format!("{mib:.0} MiB"))
-        .draw()
-        .map_err(not_drawn)?;
+    with_time_axis(styled(&mut chart.configure_mesh(), size), size, &|at| {
+        seconds_label(*at, seconds)
+    })
+    .y_labels(11)
+    .y_label_formatter(&|mib| format!("{mib:.0} MiB"))
+    .draw()
+    .map_err(not_drawn)?;
     let cap = LINEAR_MEMORY_BYTES_MAX as u64;
     let marks = ARTICLE_BYTES
         .iter()
@@ -334,24 +367,16 @@ fn throughput<Backend: DrawingBackend>(
     let mut chart = ChartBuilder::on(area)
         .margin(10)
         .x_label_area_size(36)
-        .y_label_area_size(if size.is_narrow() { 52 } else { 70 })
+        .y_label_area_size(size.y_label_pixels())
         .build_cartesian_2d(0.0..seconds, 0.0..highest * 1.1)
         .map_err(not_drawn)?;
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(GRID)
-        .axis_style(TEXT)
-        .x_labels(if size.is_narrow() { 4 } else { 8 })
-        .y_labels(5)
-        .x_desc("seconds since the start")
-        .x_label_formatter(&|at| seconds_label(*at, seconds))
-        .label_style(text_style(size))
-        .axis_desc_style(text_style(size))
-        .y_label_formatter(&|rate| crate::humanize::grouped(*rate as u64))
-        .draw()
-        .map_err(not_drawn)?;
+    with_time_axis(styled(&mut chart.configure_mesh(), size), size, &|at| {
+        seconds_label(*at, seconds)
+    })
+    .y_labels(5)
+    .y_label_formatter(&|rate| crate::humanize::grouped(*rate as u64))
+    .draw()
+    .map_err(not_drawn)?;
     let width = seconds / steps as f64;
     let line = rates
         .iter()
@@ -384,19 +409,13 @@ fn prefixes<Backend: DrawingBackend>(area: &Area<'_, Backend>, bars: &[Bar], siz
     let mut chart = ChartBuilder::on(area)
         .margin(10)
         .x_label_area_size(36)
-        .y_label_area_size(if size.is_narrow() { 52 } else { 70 })
+        .y_label_area_size(size.y_label_pixels())
         .build_cartesian_2d(0.0..count as f64, 0.0..longest * 1.1)
         .map_err(not_drawn)?;
     let labels = count.min(if size.is_narrow() { 8 } else { 16 });
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .light_line_style(TRANSPARENT)
-        .bold_line_style(GRID)
-        .axis_style(TEXT)
+    styled(&mut chart.configure_mesh(), size)
         .x_labels(0)
         .y_labels(5)
-        .label_style(text_style(size))
         .y_label_formatter(&|seconds| format!("{seconds:.1} s"))
         .draw()
         .map_err(not_drawn)?;

@@ -80,7 +80,7 @@ async fn survey_prefix(
     };
     if !is_wanted {
         // What cannot be replaced is found before anything is mirrored.
-        archive.generation(&report_name(prefix)).await?;
+        archive.check_replaceable(&report_name(prefix)).await?;
     }
     if surveyed.base.is_none() || !is_wanted {
         return Ok(surveyed);
