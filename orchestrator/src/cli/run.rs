@@ -31,7 +31,7 @@ Examples:
   orchestrator run --to 'gs://my-bucket/pwned/{month}'  the same, keeping last month's archive
   orchestrator run --component http://127.0.0.1:3000 --token-file ./token
   orchestrator run -p 2 --trace trace.json              and see in Perfetto where the time went
-  orchestrator run -p 2 --profile profile.json          and see where the guest's time and memory went
+  orchestrator run -p 2 --profile profile.json          and see where the component's time and memory went
   orchestrator run --json | jq -c 'select(.event == \"stored\")'";
 
 /// Mirror a range API: a tar and a report per prefix, and a manifest when all are stored
@@ -77,8 +77,8 @@ pub(super) struct Run {
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
 
-    /// Write where the time of the first invocation's guest went to FILE, for https://profiler.firefox.com, and print
-    /// what all invocations allocated
+    /// Write where the time of the first invocation went to FILE, for the Firefox Profiler, and print what all
+    /// invocations allocated
     #[arg(long, value_name = "FILE", conflicts_with_all = ["components", "json"])]
     profile: Option<PathBuf>,
 
