@@ -1,18 +1,26 @@
 //! Generates, reads and writes the service-account keys that sign requests.
 
 use crate::staging::create_private;
+use num_bigint_dig::RandPrime as _;
 use ring::signature::{KeyPair as _, RsaKeyPair};
-use rsa::RsaPrivateKey;
 use rsa::pkcs8::{EncodePrivateKey as _, LineEnding};
 use rsa::rand_core::{OsRng, RngCore as _};
+use rsa::{BigUint, RsaPrivateKey};
 use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 /// The size of a generated key, in bits: the smallest that V4 signatures allow.
 const KEY_BITS: usize = 2048;
+
+/// The public exponent of a generated key, as usual.
+const PUBLIC_EXPONENT: u32 = 65_537;
+
+/// How often a pair of primes may be unsuitable. One in thirty thousand is.
+const PAIRS_OF_PRIMES_MAX: u32 = 4;
 
 /// The size of a key file, in bytes. Real ones have about 2 KB.
 const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -96,12 +104,12 @@ impl fmt::Debug for ServiceAccountKey {
 }
 
 impl ServiceAccountKey {
-    /// Generates a key for an emulator. It takes about a tenth of a second.
+    /// Generates a key for an emulator. On two cores, it takes less than a tenth of a second.
     ///
     /// # Errors
     /// The system provides no randomness, or the key cannot be encoded.
     pub fn generate() -> Result<Self, KeyError> {
-        let key = RsaPrivateKey::new(&mut OsRng, KEY_BITS).map_err(KeyError::Generate)?;
+        let key = generate_private_key().map_err(KeyError::Generate)?;
         let private_key = key
             .to_pkcs8_pem(LineEnding::LF)
             .map_err(KeyError::Encode)?
@@ -174,6 +182,25 @@ impl ServiceAccountKey {
             .map_err(|_| KeyError::NotPkcs8)?;
         RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).map_err(|_| KeyError::NotRsa)
     }
+}
+
+/// Searches both primes at once, because the search is most of what a run does before its first
+/// request.
+fn generate_private_key() -> rsa::Result<RsaPrivateKey> {
+    let prime = || OsRng.gen_prime(KEY_BITS / 2);
+    let mut outcome = Err(rsa::Error::Internal);
+    for _ in 0..PAIRS_OF_PRIMES_MAX {
+        let (first, second) = thread::scope(|scope| {
+            let second = scope.spawn(prime);
+            (prime(), second.join())
+        });
+        let second = second.map_err(|_| rsa::Error::Internal)?;
+        outcome = RsaPrivateKey::from_p_q(first, second, BigUint::from(PUBLIC_EXPONENT));
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
 }
 
 #[cfg(test)]

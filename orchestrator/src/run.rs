@@ -23,7 +23,7 @@ use crate::destination::bucket::BucketDestination;
 use crate::destination::folder::FolderDestination;
 use crate::gcs::options::ObjectOptions;
 use crate::host::Host;
-use crate::host::embedded::{EmbeddedHost, EmbeddedSettings, GuestProfile};
+use crate::host::embedded::{EmbeddedHost, EmbeddedSettings, GuestProfile, connections_of};
 use crate::host::remote::{ComponentUrl, RemoteHost};
 use crate::origin::Origin;
 use anyhow::Context as _;
@@ -33,6 +33,7 @@ use event::RunEvent;
 use jiff::Timestamp;
 use outcome::{FinishedRun, Outcome, StoredPrefix};
 use plan::PrefixSet;
+use prefix_tar::limits::WINDOW_DEFAULT;
 use prefix_tar::protocol::configuration::{SOURCE_ENCODING, SOURCE_URL};
 use prefix_tar::protocol::source::{Encoding, SourceUrl};
 use prefix_tar::protocol::token::Token;
@@ -326,6 +327,8 @@ impl RunConfig {
         let mut settings = EmbeddedSettings::new(environment, origins);
         settings.deadline = self.deadline;
         settings.profile = profile;
+        let window = self.dispatch.window.unwrap_or(WINDOW_DEFAULT);
+        settings.connections = connections_of(self.dispatch.parallel, window);
         settings.ca_file.clone_from(&self.ca_file);
         tokio::task::spawn_blocking(move || match component_file {
             None => EmbeddedHost::new(settings),

@@ -22,7 +22,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use memory::MemoryBound;
 use outbound::{ClientPool, OutboundSettings, PooledClient, TIMEOUT_DEFAULT};
-use prefix_tar::limits::{LINEAR_MEMORY_BYTES_MAX, UPLOAD_STALL_TIME_MAX};
+use prefix_tar::limits::{LINEAR_MEMORY_BYTES_MAX, UPLOAD_STALL_TIME_MAX, WINDOW_DEFAULT};
 use prefix_tar::protocol::configuration::{
     HOST_CHECKS_FRAMING, INVOKE_TOKEN_SHA256, UPLOAD_AUTHORITIES,
 };
@@ -77,6 +77,8 @@ pub struct EmbeddedSettings {
     /// The longest silence before and in the response to a request without a body. The component
     /// sets a shorter one.
     pub silence_max: Duration,
+    /// Connections that all concurrent invocations will use. The more, the less each buffers.
+    pub connections: usize,
 }
 
 impl EmbeddedSettings {
@@ -97,8 +99,15 @@ impl EmbeddedSettings {
                 ..Liveness::default()
             },
             silence_max: TIMEOUT_DEFAULT,
+            connections: connections_of(1, WINDOW_DEFAULT),
         }
     }
+}
+
+/// The connections that so many concurrent invocations use: one per request in the window, and the
+/// PUT's.
+pub fn connections_of(invocations: usize, window: u16) -> usize {
+    invocations * (usize::from(window) + 1)
 }
 
 /// Runs the component in this process.
@@ -124,6 +133,7 @@ impl EmbeddedHost {
         let outbound = OutboundSettings {
             liveness: settings.liveness,
             silence_max: settings.silence_max,
+            connections: settings.connections,
         };
         let ca_file = settings.ca_file.as_deref();
         let epoch = match &settings.profile {

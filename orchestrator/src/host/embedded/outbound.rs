@@ -37,9 +37,16 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Idle connections per client and authority: one per request in the window, and the PUT's.
 const IDLE_CONNECTIONS_MAX: usize = WINDOW_MAX as usize + 1;
 
-/// The buffer of an HTTP/1.1 connection in each direction, in bytes: a range of 75 KB takes one read,
-/// and [`UPLOAD_PIECES_MAX`] pieces of the upload one write.
+/// The buffer of an HTTP/1.1 connection in each direction, in bytes, if there are few connections: a
+/// range of 75 KB takes one read, and [`UPLOAD_PIECES_MAX`] pieces of the upload one write.
 const CONNECTION_BUFFER_BYTES_MAX: usize = 256 * 1024;
+
+/// The smallest buffer of a connection, in bytes. Smaller ones cost more reads than they save memory.
+const CONNECTION_BUFFER_BYTES_MIN: usize = 16 * 1024;
+
+/// What the connections of all concurrent invocations may buffer in each direction, in bytes, unless
+/// there are so many that each has [`CONNECTION_BUFFER_BYTES_MIN`].
+const CONNECTION_BUFFERS_BYTES_MAX: usize = 9 * 1024 * 1024;
 
 /// Pieces of an upload's body that wait for the connection. The guest writes
 /// [`UPLOAD_BUFFER_BYTES`] at a time; with one piece, the guest and the connection would wait for each
@@ -79,6 +86,14 @@ pub(super) struct OutboundSettings {
     pub(super) liveness: Liveness,
     /// The longest silence before and in the response to a request without a body.
     pub(super) silence_max: Duration,
+    /// Connections of all concurrent invocations. They share a budget of memory.
+    pub(super) connections: usize,
+}
+
+/// The buffer of each of so many connections, in bytes.
+fn connection_buffer_bytes(connections: usize) -> usize {
+    (CONNECTION_BUFFERS_BYTES_MAX / connections.max(1))
+        .clamp(CONNECTION_BUFFER_BYTES_MIN, CONNECTION_BUFFER_BYTES_MAX)
 }
 
 impl ClientPool {
@@ -123,7 +138,7 @@ impl ClientPool {
             .timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .http1_max_buf_size(CONNECTION_BUFFER_BYTES_MAX)
+            .http1_max_buf_size(connection_buffer_bytes(self.settings.connections))
             .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
             .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES);
         self.settings.liveness.apply_to_http2(&mut builder);
