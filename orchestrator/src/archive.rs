@@ -6,6 +6,7 @@ pub mod layout;
 pub mod location;
 pub mod manifest;
 pub mod measurements;
+pub mod ranges;
 pub mod run_record;
 
 use crate::gcs::client::BucketClient;
