@@ -5,7 +5,8 @@
 //! and [`retry`] schedules the next attempt at a failed range. [`head`] interprets a response's head,
 //! [`inflate`] decodes a gzip body, [`range_body`] validates it line by line, [`content_md5`]
 //! compares it with its stated digest, and [`duplicate_detector`] rejects the body of another range. [`length`] plans the tar's length from the first ranges, [`mod@tar`] encodes headers and
-//! padding, and [`checksum`] computes the CRC32C of the stream.
+//! padding, and [`tar_checksum`] computes the CRC32C of each range and of the tar, with
+//! [`checksum`].
 
 pub mod checksum;
 pub mod chunk_pool;
@@ -17,4 +18,5 @@ pub mod length;
 pub mod range_body;
 pub mod retry;
 pub mod tar;
+pub mod tar_checksum;
 pub mod window;

@@ -83,10 +83,10 @@ pub const INFLATE_DISCARDED_BYTES: usize = KIB;
 /// A range's ETag in the report; a longer one is omitted. Cloudflare's have 36 characters.
 pub const ETAG_BYTES_MAX: usize = 64;
 
-/// A report: its fields, and for each range its size (six digits) and its ETag (each character may
-/// be escaped).
+/// A report: its fields, and for each range its size (six digits), its ETag (each character may be
+/// escaped) and its checksum (eight characters).
 pub const REPORT_BYTES_MAX: usize =
-    RANGES_PER_PREFIX as usize * (2 * ETAG_BYTES_MAX + 12) + 4 * KIB;
+    RANGES_PER_PREFIX as usize * (2 * ETAG_BYTES_MAX + 12 + 12) + 4 * KIB;
 
 /// A job. A signed URL is about 1 KB, 2 KB with long names.
 pub const JOB_BYTES_MAX: usize = 16 * KIB;
@@ -193,7 +193,7 @@ pub const ACCOUNTED_BYTES_MAX: usize = STACK_BYTES
     + INFLATE_BYTES_MAX
     + CHECKSUM_BYTES_MAX
     + DUPLICATE_DETECTOR_BYTES_MAX
-    + RANGES_PER_PREFIX as usize * (ETAG_BYTES_MAX + HEAP_HEADER_BYTES + 32)
+    + RANGES_PER_PREFIX as usize * (ETAG_BYTES_MAX + HEAP_HEADER_BYTES + 36)
     + 2 * REPORT_BYTES_MAX
     + 2 * RECORDING_BYTES_MAX
     + JOB_BYTES_MAX

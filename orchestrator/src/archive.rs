@@ -78,6 +78,8 @@ impl StoredObject {
 pub struct TarIndex {
     /// The size of each range in bytes, in order.
     pub range_bytes: Vec<u32>,
+    /// The checksum of each range's data, in order.
+    pub range_crc32c: Vec<Crc32c>,
     /// Hashes.
     pub hashes: u64,
     /// Data of all ranges in bytes.
@@ -264,6 +266,7 @@ async fn index(tar: TarReader, prefix: Prefix) -> Result<Result<TarIndex, String
     }
     Ok(Ok(TarIndex {
         range_bytes: check.range_bytes,
+        range_crc32c: check.range_crc32c,
         hashes: check.hashes,
         data_bytes: check.data_bytes,
         content_length: check.content_length,

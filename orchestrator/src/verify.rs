@@ -7,7 +7,7 @@
 mod manifest_check;
 mod problem;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 pub mod tar_check;
 mod tar_header;
 mod tar_source;

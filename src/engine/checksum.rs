@@ -71,6 +71,16 @@ impl Crc32cStream {
         }
     }
 
+    /// Begins another stream.
+    pub fn restart(&mut self) {
+        if let Some(history) = self.blocks.get_mut(..HISTORY_BYTES) {
+            history.fill(0);
+        }
+        self.end = HISTORY_BYTES;
+        self.partial.clear();
+        self.is_first = true;
+    }
+
     /// Appends bytes to the stream.
     pub fn push(&mut self, mut bytes: &[u8]) {
         if !self.partial.is_empty() {
@@ -123,20 +133,30 @@ impl Crc32cStream {
         self.end += STRIDE_BYTES;
     }
 
+    /// The last blocks. They are not folded, so what folding them has added to one another is removed.
+    #[cfg_attr(target_arch = "wasm32", target_feature(enable = "simd128"))]
+    fn unfolded(&self) -> [u8; HISTORY_BYTES] {
+        let history = &self.blocks[self.end - HISTORY_BYTES..self.end];
+        let mut left = [0; HISTORY_BYTES];
+        left.copy_from_slice(history);
+        let (from, _) = history.as_chunks::<BLOCK_BYTES>();
+        let (to, _) = left.as_chunks_mut::<BLOCK_BYTES>();
+        for tap in TAPS {
+            for (to, from) in to[tap..].iter_mut().zip(from) {
+                for (byte, added) in to.iter_mut().zip(from) {
+                    *byte ^= added;
+                }
+            }
+        }
+        left
+    }
+
     /// The checksum of the bytes pushed so far.
     pub fn checksum(&self) -> u32 {
         if self.is_first {
             return crc32c::crc32c(&self.partial);
         }
-        // The last blocks are not folded, so remove what folding them has added to one another.
-        let history = &self.blocks[self.end - HISTORY_BYTES..self.end];
-        let mut left = history.to_vec();
-        for tap in TAPS {
-            let (to, from) = (&mut left[tap * BLOCK_BYTES..], history);
-            for (to, from) in to.iter_mut().zip(from) {
-                *to ^= from;
-            }
-        }
+        let left = self.unfolded();
         // The register starts with zeros here; the crate takes it inverted.
         let register = crc32c::crc32c_append(u32::MAX, &left);
         crc32c::crc32c_append(register, &self.partial)

@@ -59,6 +59,9 @@ pub struct Report {
     pub range_bytes: Vec<u32>,
     /// The source's ETag for each range, in order; empty if it sent none.
     pub range_etags: Vec<String>,
+    /// The CRC32C of each range's data, in order. Reports of version 0.1.0 have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub range_crc32c: Vec<Crc32c>,
 }
 
 /// A store's generation or ETag in a report, in bytes. GCS's have about 20 and 40.
@@ -73,13 +76,17 @@ pub enum ReportFault {
     /// It does not count 4,096 ranges.
     #[error("it counts {0} ranges, not 4096")]
     Ranges(u32),
-    /// The index does not have one size and one ETag for each range.
-    #[error("its index has {sizes} sizes and {etags} ETags, not 4096 of each")]
+    /// The index does not have one size and one ETag for each range, or has checksums for some only.
+    #[error(
+        "its index has {sizes} sizes, {etags} ETags and {checksums} checksums, not 4096 of each"
+    )]
     Index {
         /// Sizes in the index.
         sizes: usize,
         /// ETags in the index.
         etags: usize,
+        /// Checksums in the index. There may be none.
+        checksums: usize,
     },
     /// No valid range has this size.
     #[error("it gives {0} a size of {1} bytes, which no valid range has")]
@@ -129,8 +136,14 @@ impl Report {
             return Err(ReportFault::Ranges(self.ranges));
         }
         let (sizes, etags) = (self.range_bytes.len(), self.range_etags.len());
-        if [sizes, etags] != [usize::from(RANGES_PER_PREFIX); 2] {
-            return Err(ReportFault::Index { sizes, etags });
+        let checksums = self.range_crc32c.len();
+        let ranges = usize::from(RANGES_PER_PREFIX);
+        if [sizes, etags] != [ranges; 2] || ![0, ranges].contains(&checksums) {
+            return Err(ReportFault::Index {
+                sizes,
+                etags,
+                checksums,
+            });
         }
         self.check_sizes()?;
         let spent = self.requests.checked_sub(u64::from(self.ranges));
@@ -241,6 +254,7 @@ mod tests {
             generation: None,
             etag: None,
             range_etags: vec![String::new(); range_bytes.len()],
+            range_crc32c: vec![Crc32c(0); range_bytes.len()],
             range_bytes,
         }
     }
@@ -291,6 +305,9 @@ mod tests {
     fn a_report_is_checked_against_every_rule_that_needs_no_tar() {
         let valid = valid_report();
         assert_eq!(valid.check(), Ok(()));
+        let mut old = valid.clone();
+        old.range_crc32c.clear();
+        assert_eq!(old.check(), Ok(()), "as version 0.1.0 wrote it");
         let broken = |change: &dyn Fn(&mut Report)| {
             let mut report = valid.clone();
             change(&mut report);
@@ -302,6 +319,7 @@ mod tests {
             |report| report.range_bytes.truncate(4095),
             |report| report.range_bytes.push(78),
             |report| report.range_etags.clear(),
+            |report| report.range_crc32c.truncate(1),
         ] {
             assert!(matches!(broken(&change), ReportFault::Index { .. }));
         }

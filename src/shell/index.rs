@@ -4,6 +4,7 @@ use super::events::linear_memory_bytes;
 use super::fetch::Fetched;
 use super::upload::Stored;
 use crate::engine::tar;
+use crate::protocol::crc32c::Crc32c;
 use crate::protocol::prefix::Prefix;
 use crate::protocol::report::{Report, Seconds};
 
@@ -15,6 +16,7 @@ pub(super) struct Index {
     entries_bytes: u64,
     range_bytes: Vec<u32>,
     range_etags: Vec<String>,
+    range_crc32c: Vec<Crc32c>,
 }
 
 /// The parts of a report that are not about single ranges.
@@ -37,6 +39,11 @@ impl Index {
         self.range_bytes
             .push(u32::try_from(size_bytes).unwrap_or(u32::MAX));
         self.range_etags.push(fetched.etag.clone());
+    }
+
+    /// Adds the checksum of the data of the range that was added last.
+    pub(super) fn add_checksum(&mut self, crc32c: Crc32c) {
+        self.range_crc32c.push(crc32c);
     }
 
     /// Ranges added so far.
@@ -74,6 +81,7 @@ impl Index {
             etag: summary.stored.etag,
             range_bytes: self.range_bytes,
             range_etags: self.range_etags,
+            range_crc32c: self.range_crc32c,
         }
     }
 }

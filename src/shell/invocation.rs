@@ -96,7 +96,7 @@ async fn mirror(
         }
         let written = upload.write_entry(fetched.range, &fetched.body, fetched.modified_seconds);
         let written = heap::during(Phase::Upload, written);
-        prefetcher.alongside(written).await?;
+        index.add_checksum(prefetcher.alongside(written).await?);
         update_progress(events, &index);
         if Recorder::is_due(index.ranges()) {
             record(index.ranges(), prefetcher.in_flight(), upload.sent_bytes());

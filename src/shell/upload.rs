@@ -9,9 +9,9 @@ use super::outgoing::{
     Peer, PendingResponse, Target, Timeouts, header, parsed_retry_after, request, transport_failure,
 };
 use super::reactor::{Readiness, within};
-use crate::engine::checksum::Crc32cStream;
 use crate::engine::chunk_pool::BodyBytes;
 use crate::engine::tar;
+use crate::engine::tar_checksum::TarChecksum;
 use crate::limits::{
     CONNECT_TIMEOUT, STORE_ERROR_BYTES_MAX, STORE_ERROR_TIME_MAX, UPLOAD_ANSWER_TIME_MAX,
     UPLOAD_BUFFER_BYTES, UPLOAD_STALL_TIME_MAX, UPLOAD_TIMEOUT,
@@ -75,7 +75,7 @@ pub(super) struct Upload {
     /// The next bytes of the tar, not sent yet.
     buffer: Vec<u8>,
     /// The checksum of the bytes that have left the buffer.
-    checksum: Crc32cStream,
+    checksum: TarChecksum,
     content_length: u64,
     /// Bytes of the tar so far, sent or in the buffer.
     tar_bytes: u64,
@@ -120,7 +120,7 @@ impl Upload {
             body: Some(body),
             response: PendingResponse::new(response),
             buffer: Vec::with_capacity(UPLOAD_BUFFER_BYTES),
-            checksum: Crc32cStream::new(),
+            checksum: TarChecksum::default(),
             content_length,
             tar_bytes: 0,
             operation,
@@ -137,13 +137,13 @@ impl Upload {
         self.tar_bytes + tar::entry_bytes(size_bytes) + tar::END_BYTES <= self.content_length
     }
 
-    /// Writes one entry.
+    /// Writes one entry. Returns the checksum of its data.
     pub(super) async fn write_entry(
         &mut self,
         range: RangeName,
         body: &BodyBytes,
         modified_seconds: u64,
-    ) -> Result<(), Failure> {
+    ) -> Result<Crc32c, Failure> {
         let size_bytes = body.len() as u64;
         let entry = heap::within(Phase::Tar, || {
             tar::entry_header(range, size_bytes, modified_seconds)
@@ -152,11 +152,15 @@ impl Upload {
             let message = format!("the tar header cannot be encoded: {error}");
             Failure::permanent(FailureKind::RangeInvalid, message).at(range)
         })?;
+        heap::within(Phase::Checksum, || self.checksum.push_header(&entry));
         self.write(&entry).await?;
         for piece in body.pieces() {
+            heap::within(Phase::Checksum, || self.checksum.push_data(piece));
             self.write(piece).await?;
         }
-        self.write_zeros(tar::padding_bytes(size_bytes)).await
+        let crc32c = heap::within(Phase::Checksum, || self.checksum.end_data());
+        self.write_zeros(tar::padding_bytes(size_bytes)).await?;
+        Ok(crc32c)
     }
 
     async fn write(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
@@ -174,6 +178,7 @@ impl Upload {
     }
 
     async fn write_zeros(&mut self, mut count: u64) -> Result<(), Failure> {
+        self.checksum.push_zeros(count);
         while count > 0 {
             let now = usize::try_from(count).unwrap_or(usize::MAX);
             let now = ZEROS.get(..now).unwrap_or(&ZEROS);
@@ -184,7 +189,6 @@ impl Upload {
     }
 
     async fn send_buffer(&mut self) -> Result<(), Failure> {
-        heap::within(Phase::Checksum, || self.checksum.push(&self.buffer));
         let mut sent = 0;
         let sending = poll_fn(|context| self.poll_send(context, &mut sent));
         let interrupted = within(UPLOAD_STALL_TIME_MAX, sending).await;
@@ -298,7 +302,7 @@ impl Upload {
         self.readiness = Readiness::new();
         self.stream = None;
         let mut sent = Stored {
-            crc32c: Crc32c(self.checksum.checksum()),
+            crc32c: self.checksum.checksum(),
             generation: None,
             etag: None,
         };

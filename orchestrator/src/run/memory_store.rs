@@ -251,6 +251,7 @@ pub(super) fn report(prefix: Prefix, source: &str, tar: &str) -> Report {
         generation: None,
         etag: None,
         range_etags: vec![String::new(); index.range_bytes.len()],
+        range_crc32c: index.range_crc32c,
         range_bytes: index.range_bytes,
     }
 }
@@ -258,6 +259,7 @@ pub(super) fn report(prefix: Prefix, source: &str, tar: &str) -> Report {
 fn index_of(tar: &str) -> TarIndex {
     TarIndex {
         range_bytes: vec![RANGE_BYTES; 4096],
+        range_crc32c: vec![Crc32c(0); 4096],
         hashes: 2 * 4096,
         data_bytes: 4096 * u64::from(RANGE_BYTES),
         content_length: content_length(),

@@ -11,7 +11,7 @@ use std::path::Path;
 const SOURCE: &str = "https://ranges.example";
 
 /// The distance in the tar from the header of one range to that of the next, in bytes.
-pub(super) const ENTRY_BYTES: usize = 1024;
+pub(crate) const ENTRY_BYTES: usize = 1024;
 
 /// Two lines that no other range has.
 fn body(range: RangeName) -> String {
@@ -20,7 +20,7 @@ fn body(range: RangeName) -> String {
 }
 
 /// The tar of a prefix, as the `tar` crate builds it.
-pub(super) fn tar_of(prefix: Prefix) -> Vec<u8> {
+pub(crate) fn tar_of(prefix: Prefix) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for range in prefix.ranges() {
         let body = body(range);
@@ -41,7 +41,7 @@ pub(super) fn tar_of(prefix: Prefix) -> Vec<u8> {
 }
 
 /// The report on a tar whose ranges are those of [`tar_of`].
-pub(super) fn report_of(prefix: Prefix, tar: &[u8]) -> Report {
+pub(crate) fn report_of(prefix: Prefix, tar: &[u8]) -> Report {
     let range_bytes: Vec<u32> = prefix
         .ranges()
         .map(|range| body(range).len() as u32)
@@ -62,12 +62,16 @@ pub(super) fn report_of(prefix: Prefix, tar: &[u8]) -> Report {
         generation: None,
         etag: None,
         range_etags: vec![String::new(); range_bytes.len()],
+        range_crc32c: prefix
+            .ranges()
+            .map(|range| Crc32c(crc32c::crc32c(body(range).as_bytes())))
+            .collect(),
         range_bytes,
     }
 }
 
 /// A whole archive of these prefixes.
-pub(super) fn archive_of(prefixes: &[Prefix]) -> tempfile::TempDir {
+pub(crate) fn archive_of(prefixes: &[Prefix]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let reports: Vec<Report> = prefixes
         .iter()
@@ -100,7 +104,7 @@ fn write_json(path: &Path, value: &impl serde::Serialize) {
 }
 
 /// Changes a JSON file.
-pub(super) fn change_json(path: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+pub(crate) fn change_json(path: &Path, change: impl FnOnce(&mut serde_json::Value)) {
     let text = std::fs::read(path).expect("a file");
     let mut json = serde_json::from_slice(&text).expect("JSON");
     change(&mut json);

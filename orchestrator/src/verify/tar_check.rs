@@ -66,6 +66,8 @@ pub struct TarCheck {
     pub data_bytes: u64,
     /// The size in bytes of each range that was read, in order. Invalid ranges are among them.
     pub range_bytes: Vec<u32>,
+    /// The checksum of each of these ranges' data.
+    pub range_crc32c: Vec<Crc32c>,
     /// The bytes that were read: the tar's length if it was read to its end.
     pub content_length: u64,
     /// Their checksum.
@@ -102,6 +104,7 @@ pub fn check_tar(reader: impl Read, prefix: Prefix, report: Option<&Report>) -> 
         hashes: check.hashes,
         data_bytes: check.data_bytes,
         range_bytes: check.range_bytes,
+        range_crc32c: check.range_crc32c,
         content_length: check.source.bytes(),
         crc32c: check.source.crc32c(),
         is_read_to_end: check.source.is_at_end(),
@@ -153,6 +156,7 @@ struct Check<'report, Reader> {
     hashes: u64,
     data_bytes: u64,
     range_bytes: Vec<u32>,
+    range_crc32c: Vec<Crc32c>,
     damages: Damages,
 }
 
@@ -167,6 +171,7 @@ impl<'report, Reader: Read> Check<'report, Reader> {
             hashes: 0,
             data_bytes: 0,
             range_bytes: Vec::with_capacity(usize::from(RANGES_PER_PREFIX)),
+            range_crc32c: Vec::with_capacity(usize::from(RANGES_PER_PREFIX)),
             damages: Damages::default(),
         }
     }
@@ -203,6 +208,7 @@ impl<'report, Reader: Read> Check<'report, Reader> {
     fn read_range(&mut self, range: RangeName, size: u32) -> Result<(), Stop> {
         let mut check = RangeCheck::new();
         let mut checked = Ok(());
+        let mut crc32c = 0;
         self.first_suffix.clear();
         let mut left = size as usize;
         while left > 0 {
@@ -213,10 +219,12 @@ impl<'report, Reader: Read> Check<'report, Reader> {
             let missing = SUFFIX_BYTES - self.first_suffix.len();
             self.first_suffix.extend(piece.iter().take(missing));
             checked = checked.and_then(|()| check.push(piece));
+            crc32c = crc32c::crc32c_append(crc32c, piece);
             let bytes = piece.len();
             self.source.consume(bytes);
             left -= bytes;
         }
+        self.range_crc32c.push(Crc32c(crc32c));
         self.judge(range, size, checked.and_then(|()| check.finish()));
         self.read_padding(range, size)
     }
@@ -237,6 +245,13 @@ impl<'report, Reader: Read> Check<'report, Reader> {
                     let damage = format!("range {range} is not valid: it is the body of {other}");
                     self.damages.push(damage);
                     return;
+                }
+                let reported = self
+                    .report
+                    .and_then(|report| report.range_crc32c.get(index));
+                if reported.is_some_and(|reported| Some(reported) != self.range_crc32c.last()) {
+                    let damage = format!("range {range} has another checksum than in its report");
+                    self.damages.push(damage);
                 }
                 self.ranges += 1;
                 self.hashes += hashes;

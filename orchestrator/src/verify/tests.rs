@@ -66,24 +66,24 @@ fn a_report_that_breaks_a_rule_is_damaged_and_its_tar_is_not() {
     };
     of(
         |report| report["range_bytes"] = json!([]),
-        "its index has 0 sizes and 4096 ETags, not 4096 of each",
+        "its index has 0 sizes, 4096 ETags and 4096 checksums, not 4096 of each",
     );
     of(
         |report| {
             report["range_bytes"].as_array_mut().expect("a list").pop();
         },
-        "its index has 4095 sizes and 4096 ETags, not 4096 of each",
+        "its index has 4095 sizes, 4096 ETags and 4096 checksums, not 4096 of each",
     );
     of(
         |report| {
             let sizes = report["range_bytes"].as_array_mut().expect("a list");
             sizes.push(json!(77));
         },
-        "its index has 4097 sizes and 4096 ETags, not 4096 of each",
+        "its index has 4097 sizes, 4096 ETags and 4096 checksums, not 4096 of each",
     );
     of(
         |report| report["range_etags"] = json!([]),
-        "its index has 4096 sizes and 0 ETags, not 4096 of each",
+        "its index has 4096 sizes, 0 ETags and 4096 checksums, not 4096 of each",
     );
     of(
         |report| report["range_bytes"][0] = json!(1),

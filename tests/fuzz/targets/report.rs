@@ -73,6 +73,7 @@ fn report(parts: Parts) -> Report {
         generation: etag.map(str::to_owned),
         etag: etag.map(str::to_owned),
         range_etags: vec![etag.unwrap_or_default().to_owned(); sizes.len()],
+        range_crc32c: vec![Crc32c(0); sizes.len()],
         range_bytes: sizes,
     }
 }

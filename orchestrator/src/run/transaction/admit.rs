@@ -275,6 +275,7 @@ fn rebuilt(prefix: Prefix, index: TarIndex, record: &RunRecord, object: StoredOb
         generation: Some(object.generation),
         etag: object.etag,
         range_etags: vec![String::new(); index.range_bytes.len()],
+        range_crc32c: index.range_crc32c,
         range_bytes: index.range_bytes,
     }
 }
