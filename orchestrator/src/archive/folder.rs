@@ -8,6 +8,8 @@ use emulator::objects::{Objects, current_generation};
 use nix::libc::{ELOOP, ENXIO, O_NOFOLLOW, O_NONBLOCK};
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::prefix::Prefix;
+#[cfg(target_os = "linux")]
+use rustix::io::ReadWriteFlags;
 use std::fs::{File, FileType, OpenOptions};
 use std::io;
 use std::ops::Range;
@@ -53,11 +55,7 @@ impl FolderArchive {
             Ok(Err(error)) if lacks_file_descriptors(&error) => {
                 Err(unreadable(StoreError::NoFileDescriptors.to_string(), true))
             }
-            Ok(Err(error))
-                if error
-                    .get_ref()
-                    .is_some_and(|cause| cause.is::<NotRegular>()) =>
-            {
+            Ok(Err(error)) if error.get_ref().is_some_and(|cause| cause.is::<Unusable>()) => {
                 Err(ReadError::Invalid {
                     file: shown,
                     reason: error.to_string(),
@@ -160,16 +158,17 @@ impl Archive for FolderArchive {
         prefix: Prefix,
         byte_range: Range<u64>,
     ) -> Result<Option<Vec<u8>>, ReadError> {
+        // What the page cache has is read at once: to hand it to another thread would take longer.
+        let path = self.folder.join(tar_name(prefix));
+        let cached = open_part(&path, &byte_range).and_then(|(file, mut bytes)| {
+            let is_cached = read_cached(&file, &mut bytes, byte_range.start);
+            Ok(is_cached.then_some(bytes))
+        });
+        if let Ok(Some(bytes)) = cached {
+            return Ok(Some(bytes));
+        }
         let read = move |path: &Path| {
-            let file = open(path)?;
-            let tar_bytes = file.metadata()?.len();
-            if byte_range.end > tar_bytes {
-                let end = byte_range.end;
-                let message = format!("it has {tar_bytes} bytes, and {end} are needed");
-                return Err(io::Error::other(message));
-            }
-            let length = byte_range.end.saturating_sub(byte_range.start);
-            let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+            let (file, mut bytes) = open_part(path, &byte_range)?;
             file.read_exact_at(&mut bytes, byte_range.start)?;
             Ok(bytes)
         };
@@ -177,10 +176,45 @@ impl Archive for FolderArchive {
     }
 }
 
-/// Something other than a regular file has the name of one.
+/// Opens a file that has the bytes `byte_range`, and makes room for them.
+fn open_part(path: &Path, byte_range: &Range<u64>) -> io::Result<(File, Vec<u8>)> {
+    let file = open(path)?;
+    let file_bytes = file.metadata()?.len();
+    if byte_range.end > file_bytes {
+        return Err(io::Error::other(Unusable::Shorter {
+            file_bytes,
+            needed_bytes: byte_range.end,
+        }));
+    }
+    let length = byte_range.end.saturating_sub(byte_range.start);
+    let room = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    Ok((file, room))
+}
+
+/// Reads from the page cache. `false` if not everything is there.
+#[cfg(target_os = "linux")]
+fn read_cached(file: &File, bytes: &mut [u8], offset: u64) -> bool {
+    let length = bytes.len();
+    let mut slices = [io::IoSliceMut::new(bytes)];
+    rustix::io::preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT) == Ok(length)
+}
+
+/// Other systems have no such read.
+#[cfg(not(target_os = "linux"))]
+fn read_cached(_file: &File, _bytes: &mut [u8], _offset: u64) -> bool {
+    false
+}
+
+/// Why a file that exists is not what its name says.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("it is a {0}, not a regular file")]
-struct NotRegular(&'static str);
+enum Unusable {
+    /// Something other than a regular file has its name.
+    #[error("it is a {0}, not a regular file")]
+    NotRegular(&'static str),
+    /// It ends too early.
+    #[error("it has {file_bytes} bytes, and {needed_bytes} are needed")]
+    Shorter { file_bytes: u64, needed_bytes: u64 },
+}
 
 /// Opens a regular file, and nothing else. It never blocks.
 fn open(path: &Path) -> io::Result<File> {
@@ -189,15 +223,15 @@ fn open(path: &Path) -> io::Result<File> {
         .custom_flags(O_NONBLOCK | O_NOFOLLOW)
         .open(path)
         .map_err(|error| match error.raw_os_error() {
-            Some(ELOOP) => io::Error::other(NotRegular("symbolic link")),
-            Some(ENXIO) => io::Error::other(NotRegular("socket")),
+            Some(ELOOP) => io::Error::other(Unusable::NotRegular("symbolic link")),
+            Some(ENXIO) => io::Error::other(Unusable::NotRegular("socket")),
             _ => error,
         })?;
     let file_type = file.metadata()?.file_type();
     if file_type.is_file() {
         Ok(file)
     } else {
-        Err(io::Error::other(NotRegular(kind_of(file_type))))
+        Err(io::Error::other(Unusable::NotRegular(kind_of(file_type))))
     }
 }
 

@@ -1,13 +1,16 @@
 //! [`ArchiveLocation`]: the folder or the path in a bucket that holds an archive.
 
 use crate::gcs::path::{BucketPath, BucketPathError};
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 /// The placeholder for the month in a typed location.
 const MONTH: &str = "{month}";
+
+/// The months in which a served archive is looked for.
+const RECENT_MONTHS: i32 = 12;
 
 /// A location as it is typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,26 @@ pub enum LocationError {
 }
 
 impl ArchiveLocation {
+    /// Where the archive of a typed location may be, the latest first: with `{month}`, in the month of `now` or in one of
+    /// the eleven before. A month's archive has no manifest before its run has ended.
+    ///
+    /// # Errors
+    /// The text is not a location.
+    pub fn recent(text: &str, now: Timestamp) -> Result<Vec<Self>, LocationError> {
+        let months = if text.contains(MONTH) {
+            RECENT_MONTHS
+        } else {
+            1
+        };
+        let first = now.to_zoned(TimeZone::UTC).date().first_of_month();
+        (0..months)
+            .map(|back| {
+                let month = first.saturating_sub(back.months()).strftime("%Y-%m");
+                text.replace(MONTH, &month.to_string()).parse()
+            })
+            .collect()
+    }
+
     /// Parses a location and replaces `{month}` by the UTC month of `now`: `2026-11`. With an archive per month, an
     /// account needs no permission to replace objects.
     ///
@@ -86,6 +109,20 @@ mod tests {
             let name = ArchiveLocation::at("gs://pwned/{month}", now).expect("a location");
             assert_eq!(name.to_string(), shown);
         }
+        let now = "2026-02-28T12:00:00Z".parse().expect("a time");
+        let recent = ArchiveLocation::recent("gs://pwned/{month}", now).expect("locations");
+        let recent: Vec<String> = recent.iter().map(ToString::to_string).collect();
+        assert_eq!(recent.len(), 12);
+        assert_eq!(
+            recent[..3],
+            [
+                "gs://pwned/2026-02",
+                "gs://pwned/2026-01",
+                "gs://pwned/2025-12"
+            ]
+        );
+        let fixed = ArchiveLocation::recent("/srv", now).expect("locations");
+        assert_eq!(fixed, [ArchiveLocation::Folder("/srv".into())]);
         let name = ArchiveLocation::at("/srv/{day}", Timestamp::UNIX_EPOCH);
         assert_eq!(name.expect("a folder").to_string(), "/srv/{day}");
     }

@@ -1,11 +1,32 @@
 //! [`RangeArchive`]: single ranges of an archive, each compared with its checksum before anyone sees it.
+//!
+//! A range is read with one access, its header with it. If it is not what the prefix's index says, the archive may
+//! have been replaced in place: then the report is read again, and in the end the tar itself. So each range is from
+//! before or from after, and a damaged one is never returned. No message names a range: which one is asked for is the
+//! client's secret.
 
+mod index;
+#[cfg(test)]
+mod tests;
+
+use super::layout::{MANIFEST_NAME, tar_name};
 use super::manifest::Manifest;
 use super::{Archive, ReadError};
 use bytes::Bytes;
+use index::PrefixIndex;
 use prefix_tar::engine::tar::BLOCK_BYTES;
+use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::prefix::{Prefix, RangeName};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
+
+/// How often one range is read: with the index that is known, with a newer report, and with the index of the tar itself.
+const READS_MAX: u32 = 3;
+
+/// A tar that is damaged, or has no report that fits, is not read from end to end more often than this.
+const WHOLE_READ_PAUSE: Duration = Duration::from_secs(60);
 
 /// A range as the source served it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,20 +62,55 @@ pub enum RangeError {
 pub struct RangeArchive {
     archive: Arc<dyn Archive>,
     manifest: Manifest,
+    prefixes: BTreeMap<Prefix, Slot>,
 }
 
+/// What is known about a prefix's tar. Nothing is until one of its ranges is asked for.
+#[derive(Default)]
+struct Slot {
+    index: RwLock<Option<Arc<PrefixIndex>>>,
+    /// Held while an index is read, so that only one is. When the tar was last read from end to end in vain.
+    reading: Mutex<Option<Instant>>,
+}
+
+impl Slot {
+    fn current(&self) -> Option<Arc<PrefixIndex>> {
+        self.index
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn keep(&self, index: PrefixIndex) -> Arc<PrefixIndex> {
+        let index = Arc::new(index);
+        let mut kept = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        *kept = Some(Arc::clone(&index));
+        index
+    }
+}
+
+/// What was read is not what the index says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mismatch(&'static str);
+
 impl RangeArchive {
-    /// Opens an archive that has a manifest.
+    /// Opens an archive that has a manifest. Nothing else is read before a range is asked for.
     ///
     /// # Errors
     /// The manifest is missing or cannot be read.
     pub async fn open(archive: Arc<dyn Archive>) -> Result<Self, ReadError> {
         let manifest = archive.manifest().await?;
         let manifest = manifest.ok_or_else(|| ReadError::Invalid {
-            file: super::layout::MANIFEST_NAME.to_owned(),
+            file: MANIFEST_NAME.to_owned(),
             reason: "there is none; a run writes it when every prefix is stored".to_owned(),
         })?;
-        Ok(Self { archive, manifest })
+        let objects = manifest.objects.iter();
+        let prefixes = objects.map(|object| (object.prefix, Slot::default()));
+        Ok(Self {
+            prefixes: prefixes.collect(),
+            archive,
+            manifest,
+        })
     }
 
     /// What the archive holds.
@@ -62,22 +118,143 @@ impl RangeArchive {
         &self.manifest
     }
 
-    /// Reads one range.
+    /// Reads one range and compares it with its checksum.
     ///
     /// # Errors
     /// The archive does not hold it, it is damaged, or it cannot be read now.
     pub async fn range(&self, range: RangeName) -> Result<StoredRange, RangeError> {
         let prefix = range.prefix();
-        let report = self.archive.report(prefix).await?;
-        let report = report.ok_or(RangeError::NotHeld(prefix))?;
-        let data = report.byte_range(range).ok_or(RangeError::NotHeld(prefix))?;
-        let entry = data.start - BLOCK_BYTES as u64..data.end;
-        let bytes = self.archive.read_tar_bytes(prefix, entry).await?;
-        let bytes = Bytes::from(bytes.ok_or(RangeError::NotHeld(prefix))?);
-        Ok(StoredRange {
-            body: bytes.slice(BLOCK_BYTES.min(bytes.len())..),
-            modified_seconds: 0,
-            etag: String::new(),
-        })
+        let slot = self
+            .prefixes
+            .get(&prefix)
+            .ok_or(RangeError::NotHeld(prefix))?;
+        let mut index = match slot.current() {
+            Some(index) => index,
+            None => self.first_index(slot, prefix).await?,
+        };
+        let mut mismatch = Mismatch("");
+        for _ in 0..READS_MAX {
+            match self.read(range, &index).await? {
+                Ok(found) => return Ok(found),
+                Err(found) => mismatch = found,
+            }
+            match self.newer_index(slot, prefix, &index).await? {
+                Some(newer) => index = newer,
+                None => break,
+            }
+        }
+        Err(damaged(prefix, mismatch.0))
+    }
+
+    /// Reads a range where the index says that it is.
+    async fn read(
+        &self,
+        range: RangeName,
+        index: &PrefixIndex,
+    ) -> Result<Result<StoredRange, Mismatch>, RangeError> {
+        let Some(entry) = index.entry(range) else {
+            return Ok(Err(Mismatch("its index lacks a range")));
+        };
+        let prefix = range.prefix();
+        let bytes = match self.archive.read_tar_bytes(prefix, entry.bytes).await {
+            Ok(Some(bytes)) => Bytes::from(bytes),
+            Ok(None) => return Ok(Err(Mismatch("it is missing"))),
+            // The reason would say how far the range reaches.
+            Err(ReadError::Invalid { .. }) => return Ok(Err(Mismatch("it ends early"))),
+            Err(error) => return Err(error.into()),
+        };
+        let Some(header) = bytes.first_chunk::<BLOCK_BYTES>() else {
+            return Ok(Err(Mismatch("it ends early")));
+        };
+        let header = tar::Header::from_byte_slice(header);
+        if *header.path_bytes() != *range.file_name().as_bytes() {
+            return Ok(Err(Mismatch("a range is not where its index says")));
+        }
+        let modified_seconds = header.mtime().unwrap_or_default();
+        let body = bytes.slice(BLOCK_BYTES..);
+        if Crc32c(crc32c::crc32c(&body)) != entry.crc32c {
+            return Ok(Err(Mismatch(
+                "a range has another checksum than in its index",
+            )));
+        }
+        Ok(Ok(StoredRange {
+            body,
+            modified_seconds,
+            etag: entry.etag.to_owned(),
+        }))
+    }
+
+    /// The index of a prefix that none of whose ranges was asked for yet.
+    async fn first_index(
+        &self,
+        slot: &Slot,
+        prefix: Prefix,
+    ) -> Result<Arc<PrefixIndex>, RangeError> {
+        let mut whole_read = slot.reading.lock().await;
+        if let Some(index) = slot.current() {
+            return Ok(index);
+        }
+        if let Some(index) = self.reported_index(prefix).await? {
+            return Ok(slot.keep(index));
+        }
+        let index = self.index_of_tar(prefix, &mut whole_read).await?;
+        let index = index
+            .ok_or_else(|| damaged(prefix, "no report describes it, and it is not a whole tar"))?;
+        Ok(slot.keep(index))
+    }
+
+    /// Another index than the one that did not fit; `None` if there is none.
+    async fn newer_index(
+        &self,
+        slot: &Slot,
+        prefix: Prefix,
+        used: &Arc<PrefixIndex>,
+    ) -> Result<Option<Arc<PrefixIndex>>, RangeError> {
+        let mut whole_read = slot.reading.lock().await;
+        if let Some(index) = slot.current().filter(|index| !Arc::ptr_eq(index, used)) {
+            return Ok(Some(index));
+        }
+        let reported = self.reported_index(prefix).await?;
+        if let Some(index) = reported.filter(|index| !index.is_of_the_same_tar_as(used)) {
+            return Ok(Some(slot.keep(index)));
+        }
+        let index = self.index_of_tar(prefix, &mut whole_read).await?;
+        Ok(index.map(|index| slot.keep(index)))
+    }
+
+    /// The index in a prefix's report; `None` if there is no valid one with checksums.
+    async fn reported_index(&self, prefix: Prefix) -> Result<Option<PrefixIndex>, RangeError> {
+        let report = match self.archive.report(prefix).await {
+            Ok(report) => report,
+            Err(ReadError::Invalid { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(report.and_then(PrefixIndex::of_report))
+    }
+
+    /// The index of a tar that is read from end to end; `None` if it is not whole.
+    async fn index_of_tar(
+        &self,
+        prefix: Prefix,
+        whole_read: &mut Option<Instant>,
+    ) -> Result<Option<PrefixIndex>, RangeError> {
+        if whole_read.is_some_and(|begun| begun.elapsed() < WHOLE_READ_PAUSE) {
+            return Ok(None);
+        }
+        tracing::info!(%prefix, "reading a whole tar, because no report describes its ranges");
+        match self.archive.index_tar(prefix).await? {
+            Some(Ok(index)) => return Ok(PrefixIndex::of_tar(prefix, index)),
+            Some(Err(damage)) => tracing::warn!(%prefix, damage, "a tar is damaged"),
+            None => tracing::warn!(%prefix, "a tar is missing"),
+        }
+        *whole_read = Some(Instant::now());
+        Ok(None)
+    }
+}
+
+fn damaged(prefix: Prefix, reason: &str) -> RangeError {
+    RangeError::Damaged {
+        file: tar_name(prefix),
+        reason: reason.to_owned(),
     }
 }

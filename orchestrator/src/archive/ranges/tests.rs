@@ -1,0 +1,114 @@
+use super::*;
+use crate::archive::folder::FolderArchive;
+use crate::archive::layout::report_name;
+use crate::verify::sample::{ENTRY_BYTES, archive_of, report_of, tar_of};
+use std::path::Path;
+
+const PREFIX: Prefix = Prefix::from_number(0xAB);
+
+async fn open(folder: &Path) -> RangeArchive {
+    let archive = Arc::new(FolderArchive::new(folder.to_owned()));
+    RangeArchive::open(archive).await.expect("an archive")
+}
+
+fn range(name: &str) -> RangeName {
+    name.parse().expect("a range")
+}
+
+/// A tar like that of [`archive_of`], but with other counts in every range.
+fn newer_tar() -> Vec<u8> {
+    let tar = tar_of(PREFIX);
+    let mut newer = tar.clone();
+    for entry in 0..4096 {
+        let count = entry * ENTRY_BYTES + BLOCK_BYTES + 36;
+        newer[count] = b'7';
+    }
+    assert_ne!(newer, tar);
+    newer
+}
+
+#[tokio::test]
+async fn a_range_comes_with_its_bytes_and_time_and_another_prefix_is_not_held() {
+    let folder = archive_of(&[PREFIX]);
+    let archive = open(folder.path()).await;
+    let found = archive.range(range("AB003")).await.expect("a range");
+    let tar = tar_of(PREFIX);
+    let start = 3 * ENTRY_BYTES + BLOCK_BYTES;
+    assert_eq!(found.body, tar[start..start + found.body.len()]);
+    assert_eq!(found.modified_seconds, 1_767_225_600);
+    assert!(matches!(
+        archive.range(range("AC003")).await,
+        Err(RangeError::NotHeld(_))
+    ));
+}
+
+#[tokio::test]
+async fn a_flipped_bit_damages_its_range_only_and_the_message_names_no_range() {
+    let folder = archive_of(&[PREFIX]);
+    let mut tar = tar_of(PREFIX);
+    tar[7 * ENTRY_BYTES + BLOCK_BYTES + 3] ^= 1;
+    std::fs::write(folder.path().join(tar_name(PREFIX)), &tar).expect("written");
+    let archive = open(folder.path()).await;
+    let error = archive.range(range("AB007")).await.expect_err("damaged");
+    assert_eq!(
+        error.to_string(),
+        "AB.tar is damaged: a range has another checksum than in its index"
+    );
+    for name in ["AB006", "AB008", "ABFFF"] {
+        archive.range(range(name)).await.expect("whole");
+    }
+}
+
+#[tokio::test]
+async fn a_truncated_tar_serves_what_is_left_of_it() {
+    let folder = archive_of(&[PREFIX]);
+    let tar = tar_of(PREFIX);
+    let path = folder.path().join(tar_name(PREFIX));
+    std::fs::write(path, &tar[..9 * ENTRY_BYTES + BLOCK_BYTES + 40]).expect("written");
+    let archive = open(folder.path()).await;
+    let error = archive.range(range("ABFFF")).await.expect_err("damaged");
+    assert_eq!(error.to_string(), "AB.tar is damaged: it ends early");
+    archive.range(range("AB009")).await.expect_err("cut");
+    archive.range(range("AB008")).await.expect("whole");
+}
+
+#[tokio::test]
+async fn a_tar_that_was_replaced_is_read_with_its_new_report_or_without() {
+    let folder = archive_of(&[PREFIX]);
+    let archive = open(folder.path()).await;
+    let old = archive.range(range("AB005")).await.expect("a range").body;
+    let newer = newer_tar();
+    std::fs::write(folder.path().join(tar_name(PREFIX)), &newer).expect("written");
+    let new = archive.range(range("AB005")).await.expect("a range").body;
+    assert_ne!(new, old, "the tar without its report");
+    let mut report = report_of(PREFIX, &newer);
+    for (entry, crc32c) in report.range_crc32c.iter_mut().enumerate() {
+        let start = entry * ENTRY_BYTES + BLOCK_BYTES;
+        let data = &newer[start..start + report.range_bytes[entry] as usize];
+        *crc32c = Crc32c(crc32c::crc32c(data));
+    }
+    let report = serde_json::to_vec(&report).expect("JSON");
+    std::fs::write(folder.path().join(report_name(PREFIX)), report).expect("written");
+    let again = archive.range(range("AB005")).await.expect("a range").body;
+    assert_eq!(again, new);
+}
+
+#[tokio::test]
+async fn a_report_of_version_0_1_0_is_enough_if_the_tar_is_whole() {
+    let folder = archive_of(&[PREFIX]);
+    let mut tar = tar_of(PREFIX);
+    let mut report = report_of(PREFIX, &tar);
+    report.range_crc32c.clear();
+    let path = folder.path().join(report_name(PREFIX));
+    std::fs::write(&path, serde_json::to_vec(&report).expect("JSON")).expect("written");
+    let archive = open(folder.path()).await;
+    archive.range(range("AB005")).await.expect("a range");
+    tar[0] = b'X';
+    std::fs::write(folder.path().join(tar_name(PREFIX)), &tar).expect("written");
+    let error = open(folder.path()).await.range(range("AB005")).await;
+    let error = error.expect_err("nothing says what is right").to_string();
+    assert_eq!(
+        error,
+        "AB.tar is damaged: no report describes it, and it is not a whole tar"
+    );
+}
