@@ -14,8 +14,10 @@ mod tar_source;
 #[cfg(test)]
 mod tests;
 pub mod text;
+mod visit;
 
-pub use problem::Problem;
+pub use problem::{Problem, Problems};
+pub use visit::visit_prefix;
 
 use crate::archive::layout::{MANIFEST_NAME, RUN_RECORD_NAME, report_name, tar_name};
 use crate::archive::manifest::Manifest;
@@ -26,7 +28,6 @@ use manifest_check::{Reported, check_manifest, object_of};
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
 use prefix_tar::protocol::run_id::RunId;
-use problem::Problems;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

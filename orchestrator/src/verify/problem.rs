@@ -22,12 +22,19 @@ impl fmt::Display for Problem {
 
 /// What is damaged, and what could not be read. A file that could not be read may be whole.
 #[derive(Debug, Default)]
-pub(super) struct Problems {
-    pub(super) damages: Vec<Problem>,
-    pub(super) unreadable: Vec<Problem>,
+pub struct Problems {
+    /// What is damaged.
+    pub damages: Vec<Problem>,
+    /// What could not be read.
+    pub unreadable: Vec<Problem>,
 }
 
 impl Problems {
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.damages.is_empty() && self.unreadable.is_empty()
+    }
+
     /// Adds a damage.
     pub(super) fn damage(&mut self, file: &str, what: &str) {
         self.damages.push(problem(file, what));
@@ -48,7 +55,8 @@ impl Problems {
         }
     }
 
-    pub(super) fn append(&mut self, other: Self) {
+    /// Adds those of `other`.
+    pub fn append(&mut self, other: Self) {
         self.damages.extend(other.damages);
         self.unreadable.extend(other.unreadable);
     }

@@ -19,6 +19,7 @@ use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::prefix::{Prefix, RANGES_PER_PREFIX, RangeName};
 use prefix_tar::protocol::report::Report;
 use std::io::{self, Read};
+use std::ops::ControlFlow;
 
 /// Damages that are listed for one tar; the rest are counted.
 const DAMAGES_MAX: usize = 8;
@@ -87,12 +88,26 @@ impl TarCheck {
     }
 }
 
+/// What gets the valid ranges of a tar, in order. It ends the reading with [`ControlFlow::Break`].
+/// Whether the tar is whole is known only at its end.
+pub type RangeVisitor<'visitor> = dyn FnMut(RangeName, &[u8]) -> ControlFlow<()> + 'visitor;
+
 /// Reads the tar of `prefix` from its beginning and judges it. With a report, which must be valid,
 /// it is also compared with that.
 pub fn check_tar(reader: impl Read, prefix: Prefix, report: Option<&Report>) -> TarCheck {
-    let mut check = Check::new(reader, report);
+    visit_tar(reader, prefix, report, None)
+}
+
+/// Like [`check_tar`], and passes every valid range to `visitor`.
+pub fn visit_tar<'visitor>(
+    reader: impl Read,
+    prefix: Prefix,
+    report: Option<&Report>,
+    visitor: Option<&'visitor mut RangeVisitor<'visitor>>,
+) -> TarCheck {
+    let mut check = Check::new(reader, report, visitor);
     let unreadable = match check.read(prefix) {
-        Ok(()) => None,
+        Ok(()) | Err(Stop::Unwanted) => None,
         Err(Stop::Damaged(damage)) => {
             check.damages.push(damage);
             None
@@ -146,9 +161,12 @@ impl TarCheck {
 }
 
 /// A check in progress.
-struct Check<'report, Reader> {
+struct Check<'report, 'visitor, Reader> {
     source: Source<Reader>,
     report: Option<&'report Report>,
+    visitor: Option<&'visitor mut RangeVisitor<'visitor>>,
+    /// The range that is being read, if there is a visitor.
+    body: Vec<u8>,
     duplicate_detector: DuplicateDetector,
     /// The first suffix of the range that is being read.
     first_suffix: Vec<u8>,
@@ -160,11 +178,17 @@ struct Check<'report, Reader> {
     damages: Damages,
 }
 
-impl<'report, Reader: Read> Check<'report, Reader> {
-    fn new(reader: Reader, report: Option<&'report Report>) -> Self {
+impl<'report, 'visitor, Reader: Read> Check<'report, 'visitor, Reader> {
+    fn new(
+        reader: Reader,
+        report: Option<&'report Report>,
+        visitor: Option<&'visitor mut RangeVisitor<'visitor>>,
+    ) -> Self {
         Self {
             source: Source::new(reader),
             report,
+            visitor,
+            body: Vec::new(),
             duplicate_detector: DuplicateDetector::default(),
             first_suffix: Vec::with_capacity(SUFFIX_BYTES),
             ranges: 0,
@@ -210,6 +234,7 @@ impl<'report, Reader: Read> Check<'report, Reader> {
         let mut checked = Ok(());
         let mut crc32c = 0;
         self.first_suffix.clear();
+        self.body.clear();
         let mut left = size as usize;
         while left > 0 {
             let piece = self.source.piece(left)?;
@@ -220,16 +245,26 @@ impl<'report, Reader: Read> Check<'report, Reader> {
             self.first_suffix.extend(piece.iter().take(missing));
             checked = checked.and_then(|()| check.push(piece));
             crc32c = crc32c::crc32c_append(crc32c, piece);
+            if self.visitor.is_some() {
+                self.body.extend_from_slice(piece);
+            }
             let bytes = piece.len();
             self.source.consume(bytes);
             left -= bytes;
         }
         self.range_crc32c.push(Crc32c(crc32c));
-        self.judge(range, size, checked.and_then(|()| check.finish()));
+        let is_valid = self.judge(range, size, checked.and_then(|()| check.finish()));
+        if is_valid
+            && let Some(visit) = &mut self.visitor
+            && visit(range, &self.body).is_break()
+        {
+            return Err(Stop::Unwanted);
+        }
         self.read_padding(range, size)
     }
 
-    fn judge(&mut self, range: RangeName, size: u32, checked: Result<u64, RangeBodyError>) {
+    /// Judges a range that was read to its end. Returns whether it is valid.
+    fn judge(&mut self, range: RangeName, size: u32, checked: Result<u64, RangeBodyError>) -> bool {
         self.range_bytes.push(size);
         let index = usize::from(range.index());
         let reported = self.report.map(|report| report.range_bytes.get(index));
@@ -244,7 +279,7 @@ impl<'report, Reader: Read> Check<'report, Reader> {
                 if let Err(other) = self.duplicate_detector.add(range, first_suffix) {
                     let damage = format!("range {range} is not valid: it is the body of {other}");
                     self.damages.push(damage);
-                    return;
+                    return false;
                 }
                 let reported = self
                     .report
@@ -256,11 +291,16 @@ impl<'report, Reader: Read> Check<'report, Reader> {
                 self.ranges += 1;
                 self.hashes += hashes;
                 self.data_bytes += u64::from(size);
+                true
             }
-            (Ok(_), None) => self.damages.push(format!("range {range} is too short")),
+            (Ok(_), None) => {
+                self.damages.push(format!("range {range} is too short"));
+                false
+            }
             (Err(error), _) => {
                 let damage = format!("range {range} is not valid: {error}");
                 self.damages.push(damage);
+                false
             }
         }
     }

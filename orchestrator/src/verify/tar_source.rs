@@ -14,6 +14,8 @@ pub(super) enum Stop {
     Unreadable(io::Error),
     /// What follows cannot be interpreted.
     Damaged(String),
+    /// The visitor wants no more ranges.
+    Unwanted,
 }
 
 impl From<io::Error> for Stop {
