@@ -31,6 +31,7 @@
 //! - `deploy`: the Kubernetes and container files are valid and consistent.
 //! - `damage`: `verify` finds damaged archives.
 //! - `unreadable`: `verify` does not call damaged what it could not read.
+//! - `export`: `export` writes what the archive holds, and nothing of one that is damaged.
 //! - `range_api`: `serve` answers like the range API.
 //! - `emulator`: `store` answers like GCS.
 //! - `command_line`: commands report their results and errors clearly.
@@ -53,6 +54,7 @@ mod cases {
     mod deploy;
     mod door;
     mod emulator;
+    mod export;
     mod killed;
     mod limits;
     mod measurements;

@@ -2,7 +2,9 @@
 
 mod args;
 mod completions;
+mod data_output;
 mod demo;
+mod export;
 mod generate;
 mod heap_table;
 mod log;
@@ -14,6 +16,7 @@ mod schema;
 mod serve;
 mod signals;
 mod staged_file;
+mod staged_folder;
 mod store;
 mod summary;
 mod token;
@@ -32,7 +35,7 @@ const EXIT_DONE: u8 = 0;
 const EXIT_FAILED: u8 = 1;
 /// The command line is wrong. clap uses the same code.
 const EXIT_USAGE: u8 = 2;
-/// `verify` found nothing damaged, but could not read everything.
+/// Nothing is damaged, but not everything could be read.
 const EXIT_UNREADABLE: u8 = 3;
 /// Stopped by Ctrl-C or SIGTERM: 128 plus the number of SIGINT, as shells report it.
 const EXIT_STOPPED: u8 = 130;
@@ -50,9 +53,10 @@ Examples:
   orchestrator run --to ./archive            mirror everything into ./archive
   orchestrator run --to ./archive -p 2       mirror the first two prefixes
   orchestrator verify ./archive              read it back and check every byte
+  orchestrator export ./archive --top 1000   the most frequent hashes
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 3 nothing damaged but not everything readable
-(verify), 130 stopped by Ctrl-C or SIGTERM.
+(verify, export), 130 stopped by Ctrl-C or SIGTERM.
 Set PREFIX_TAR_LOG=debug for debug logs on stderr.";
 
 /// Mirrors the Pwned Passwords range API into 256 tars, one WebAssembly invocation per prefix.
@@ -67,6 +71,7 @@ struct Cli {
 enum Command {
     Run(Box<run::Run>),
     Verify(verify::Verify),
+    Export(export::Export),
     Page(page::Page),
     Demo(demo::Demo),
     Generate(generate::Generate),
@@ -159,6 +164,7 @@ impl Command {
         match self {
             Self::Run(command) => command.run(shutdown).await,
             Self::Verify(command) => unless_stopped(command.run(shutdown.clone()), &shutdown).await,
+            Self::Export(command) => unless_stopped(command.run(shutdown.clone()), &shutdown).await,
             Self::Page(command) => unless_stopped(command.run(), &shutdown).await,
             Self::Demo(command) => command.run(shutdown).await,
             Self::Generate(command) => {

@@ -10,11 +10,14 @@
 //! - [`destination`] writes tars, reports and the manifest; for a bucket, it uses [`gcs`] and
 //!   [`sign`].
 //! - [`archive`] reads them back and writes nothing; [`verify`] checks all of them.
+//! - [`export`] turns them into other files, such as a [`filter_file`].
 //! - [`generate`] makes ranges and [`range_api`] serves them, where there is no network.
 
 pub mod archive;
 pub mod cli;
 pub mod destination;
+pub mod export;
+pub mod filter_file;
 pub mod gcs;
 pub mod generate;
 pub mod host;

@@ -1,6 +1,7 @@
 //! [`StagedFile`]: a file that a command writes at its end, for example a trace. It appears whole or not at all.
 
 use anyhow::Context as _;
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
@@ -15,18 +16,37 @@ impl StagedFile {
     /// Prepares a file at `path`. What is there now stays until [`Self::write`].
     ///
     /// # Errors
-    /// Its folder does not exist or is not writable.
+    /// It is a folder, or its folder does not exist or is not writable.
     pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
-        let folder = match path.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
-        let staged = emulator::staging::create_in(folder)
-            .with_context(|| format!("cannot create {}", path.display()))?;
+        let shown = path.display();
+        anyhow::ensure!(!path.is_dir(), "cannot create {shown}: it is a folder");
+        let staged = emulator::staging::create_in(folder_of(path))
+            .with_context(|| format!("cannot create {shown}"))?;
         Ok(Self {
             path: path.to_owned(),
             staged,
         })
+    }
+
+    /// The file to write to. If it is not kept, it is removed.
+    ///
+    /// # Errors
+    /// The system gives no other descriptor for it.
+    pub(super) fn file(&self) -> io::Result<File> {
+        self.staged.as_file().try_clone()
+    }
+
+    /// Gives the file its name.
+    ///
+    /// # Errors
+    /// The name cannot be given; then what was there stays.
+    pub(super) fn keep(self) -> anyhow::Result<()> {
+        let shown = self.path.display();
+        self.staged
+            .persist(&self.path)
+            .map_err(|error| error.error)
+            .with_context(|| format!("cannot write {shown}"))?;
+        Ok(())
     }
 
     /// Writes the file and gives it its name.
@@ -43,11 +63,15 @@ impl StagedFile {
             .and_then(|()| out.flush())
             .with_context(|| format!("cannot write {shown}"))?;
         drop(out);
-        self.staged
-            .persist(&self.path)
-            .map_err(|error| error.error)
-            .with_context(|| format!("cannot write {shown}"))?;
-        Ok(())
+        self.keep()
+    }
+}
+
+/// The folder that a path is in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
     }
 }
 
@@ -76,5 +100,24 @@ mod tests {
         }
         let error = StagedFile::create(&folder.path().join("missing/trace.json"));
         assert!(error.is_err());
+        assert!(StagedFile::create(folder.path()).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_written_elsewhere_appears_when_it_is_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("list.txt");
+        for is_kept in [false, true] {
+            let staged = StagedFile::create(&path).expect("created");
+            let mut file = staged.file().expect("a file");
+            file.write_all(b"text").expect("written");
+            if is_kept {
+                staged.keep().expect("kept");
+            } else {
+                drop(staged);
+            }
+            let left = std::fs::read_dir(folder.path()).expect("a folder").count();
+            assert_eq!((left, path.exists()), (usize::from(is_kept), is_kept));
+        }
     }
 }
