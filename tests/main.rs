@@ -31,6 +31,7 @@
 //! - `deploy`: the Kubernetes and container files are valid and consistent.
 //! - `damage`: `verify` finds damaged archives.
 //! - `unreadable`: `verify` does not call damaged what it could not read.
+//! - `check`: `check` finds passwords in whatever holds ranges, and shows none.
 //! - `export`: `export` writes what the archive holds, and nothing of one that is damaged.
 //! - `range_api`: `serve` answers like the range API.
 //! - `emulator`: `store` answers like GCS.
@@ -45,6 +46,7 @@ mod cases {
     mod archive;
     mod bucket;
     mod certificates;
+    mod check;
     mod clock;
     mod command_line;
     mod credentials;

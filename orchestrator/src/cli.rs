@@ -1,6 +1,7 @@
 //! The command line, with a file per command.
 
 mod args;
+mod check;
 mod completions;
 mod data_output;
 mod demo;
@@ -33,9 +34,11 @@ use std::time::Duration;
 const EXIT_DONE: u8 = 0;
 /// Something failed; a message names it.
 const EXIT_FAILED: u8 = 1;
+/// `check` found a password.
+const EXIT_FOUND: u8 = 1;
 /// The command line is wrong. clap uses the same code.
 const EXIT_USAGE: u8 = 2;
-/// Nothing is damaged, but not everything could be read.
+/// Nothing is damaged or found, but not everything could be read or looked up.
 const EXIT_UNREADABLE: u8 = 3;
 /// Stopped by Ctrl-C or SIGTERM: 128 plus the number of SIGINT, as shells report it.
 const EXIT_STOPPED: u8 = 130;
@@ -53,10 +56,12 @@ Examples:
   orchestrator run --to ./archive            mirror everything into ./archive
   orchestrator run --to ./archive -p 2       mirror the first two prefixes
   orchestrator verify ./archive              read it back and check every byte
+  orchestrator check ./archive               how often does a password occur?
   orchestrator export ./archive --top 1000   the most frequent hashes
 
-Exit codes: 0 success, 1 failure, 2 wrong usage, 3 nothing damaged but not everything readable
-(verify, export), 130 stopped by Ctrl-C or SIGTERM.
+Exit codes: 0 success, 1 failure or a password that was found (check), 2 wrong usage, 3 nothing
+damaged or found but not everything readable (verify, export, check), 130 stopped by Ctrl-C or
+SIGTERM.
 Set PREFIX_TAR_LOG=debug for debug logs on stderr.";
 
 /// Mirrors the Pwned Passwords range API into 256 tars, one WebAssembly invocation per prefix.
@@ -71,6 +76,7 @@ struct Cli {
 enum Command {
     Run(Box<run::Run>),
     Verify(verify::Verify),
+    Check(check::Check),
     Export(export::Export),
     Page(page::Page),
     Demo(demo::Demo),
@@ -90,6 +96,7 @@ enum Command {
 enum End {
     Done,
     Failed,
+    Found,
     Unreadable,
     Stopped,
 }
@@ -99,6 +106,7 @@ impl End {
         match self {
             Self::Done => EXIT_DONE,
             Self::Failed => EXIT_FAILED,
+            Self::Found => EXIT_FOUND,
             Self::Unreadable => EXIT_UNREADABLE,
             Self::Stopped => EXIT_STOPPED,
         }
@@ -164,6 +172,7 @@ impl Command {
         match self {
             Self::Run(command) => command.run(shutdown).await,
             Self::Verify(command) => unless_stopped(command.run(shutdown.clone()), &shutdown).await,
+            Self::Check(command) => command.run(shutdown).await,
             Self::Export(command) => unless_stopped(command.run(shutdown.clone()), &shutdown).await,
             Self::Page(command) => unless_stopped(command.run(), &shutdown).await,
             Self::Demo(command) => command.run(shutdown).await,

@@ -10,10 +10,11 @@
 //! - [`destination`] writes tars, reports and the manifest; for a bucket, it uses [`gcs`] and
 //!   [`sign`].
 //! - [`archive`] reads them back and writes nothing; [`verify`] checks all of them.
-//! - [`export`] turns them into other files, such as a [`filter_file`].
+//! - [`export`] turns them into other files, such as a [`filter_file`]; [`check`] looks passwords up.
 //! - [`generate`] makes ranges and [`range_api`] serves them, where there is no network.
 
 pub mod archive;
+pub mod check;
 pub mod cli;
 pub mod destination;
 pub mod export;

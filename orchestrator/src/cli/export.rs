@@ -38,6 +38,7 @@ Examples:
   orchestrator export gs://my-bucket/pwned --top 1000          the most frequent hashes, to stdout
   orchestrator export ./archive --format files --out ./ranges  00000.txt to FFFFF.txt
   orchestrator export ./archive --format fuse16 --out passwords.fuse16
+  orchestrator check passwords.fuse16
 
 Every tar is verified while it is read. A file or a folder appears under its name only if nothing is
 damaged. For text to stdout, the archive is read twice: first to verify all of it, then to write it.

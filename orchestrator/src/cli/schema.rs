@@ -4,6 +4,7 @@ use super::{End, print_text};
 use crate::archive::manifest::Manifest;
 use crate::archive::measurements::Measurements;
 use crate::archive::run_record::RunRecord;
+use crate::check::record::CheckRecord;
 use crate::run::event::EventRecord;
 use clap::{Args, ValueEnum};
 use prefix_tar::protocol::event::Event;
@@ -32,6 +33,8 @@ enum Format {
     RunRecord,
     /// `measurements.json` in an archive
     Measurements,
+    /// A line of `check --json`
+    CheckRecord,
 }
 
 impl Schema {
@@ -43,6 +46,7 @@ impl Schema {
             Format::Manifest => schema_for!(Manifest),
             Format::RunRecord => schema_for!(RunRecord),
             Format::Measurements => schema_for!(Measurements),
+            Format::CheckRecord => schema_for!(CheckRecord),
         };
         print_text(&serde_json::to_string_pretty(&schema)?);
         Ok(End::Done)
