@@ -48,6 +48,9 @@ struct Book {
 #[derive(Debug)]
 struct Peer {
     share: Arc<Semaphore>,
+    /// Answers of HTTP/2 connections, which have many at once. Together they may be as many as those of a share of
+    /// HTTP/1.1 connections.
+    answers: Arc<Semaphore>,
     lingering: Arc<Semaphore>,
     idle: Mutex<Idle>,
 }
@@ -82,6 +85,7 @@ impl Admissions {
         let (count, peer) = book.peers.entry(address).or_insert_with(|| {
             let peer = Peer {
                 share: Arc::new(Semaphore::new(share)),
+                answers: Arc::new(Semaphore::new(share)),
                 lingering: Arc::new(Semaphore::new(LINGERING_PER_PEER)),
                 idle: Mutex::default(),
             };
@@ -136,6 +140,11 @@ impl Seat {
                 () = sleep(pause) => pause = lock(&self.peer.idle).close_longest(),
             }
         }
+    }
+
+    /// Waits until the peer may have another answer of an HTTP/2 connection in progress.
+    pub(super) async fn answer_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.peer.answers).acquire_owned().await.ok()
     }
 
     /// A permit to linger, if not too many connections of the peer do.

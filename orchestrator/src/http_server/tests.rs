@@ -234,3 +234,92 @@ async fn a_peer_that_stops_reading_is_given_up() {
     let given_up = timeout(DEADLINE, drops.recv()).await;
     given_up.expect("given up").expect("a signal");
 }
+
+/// Answers every request, and keeps HTTP/1.1 connections open.
+async fn keeping_open(limits: ServerLimits, identity: Option<Arc<TlsIdentity>>) -> HttpServer {
+    HttpServer::start_with(limits, listener().await, identity, |_request| async {
+        Response::new(Full::new(Bytes::from(vec![b'x'; 1024 * 1024])))
+    })
+    .expect("a server")
+}
+
+/// Waits until a connection is closed, with or without a reset.
+async fn is_closed(stream: &mut TcpStream) {
+    let mut bytes = vec![0; 65536];
+    let closed = timeout(DEADLINE, async {
+        while let Ok(1..) = stream.read(&mut bytes).await {}
+    });
+    closed.await.expect("closed in time");
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A frame without a payload: settings, or their acknowledgement.
+const fn empty_frame(kind: u8, flags: u8) -> [u8; 9] {
+    [0, 0, 0, kind, flags, 0, 0, 0, 0]
+}
+
+#[tokio::test]
+async fn a_connection_without_a_request_is_closed_in_time_whatever_it_speaks() {
+    let limits = ServerLimits {
+        head_timeout: Duration::from_millis(50),
+        ..ServerLimits::default()
+    };
+    let server = keeping_open(limits, None).await;
+    let mut http2 = PREFACE.to_vec();
+    http2.extend(empty_frame(4, 0));
+    let begun: [&[u8]; 5] = [
+        b"",
+        b"PRI",
+        &PREFACE[..20],
+        b"GET / HTTP/1.1\r\nx: ",
+        &http2,
+    ];
+    for sent in begun {
+        let mut stream = connect(&server).await;
+        stream.write_all(sent).await.expect("sent");
+        is_closed(&mut stream).await;
+    }
+}
+
+#[tokio::test]
+async fn an_http2_peer_that_takes_nothing_of_an_answer_is_left() {
+    let limits = ServerLimits {
+        write_stall_max: Duration::from_millis(50),
+        head_timeout: Duration::from_millis(500),
+        ..ServerLimits::default()
+    };
+    let server = keeping_open(limits, None).await;
+    let mut stream = connect(&server).await;
+    // Its window stays at 64 KiB, which is less than the answer. The connection itself is read on.
+    let mut sent = PREFACE.to_vec();
+    sent.extend(empty_frame(4, 0));
+    sent.extend(empty_frame(4, 1));
+    // GET / for http://x: indices of HPACK's static table, and a literal authority.
+    let headers = [0x82, 0x86, 0x84, 0x41, 0x01, b'x'];
+    sent.extend([0, 0, headers.len() as u8, 1, 5, 0, 0, 0, 1]);
+    sent.extend(headers);
+    stream.write_all(&sent).await.expect("sent");
+    is_closed(&mut stream).await;
+}
+
+#[tokio::test]
+async fn a_tls_handshake_that_does_not_begin_is_given_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a pair");
+    let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
+    std::fs::write(&certificate, pair.cert.pem()).expect("written");
+    std::fs::write(&key, pair.signing_key.serialize_pem()).expect("written");
+    let identity = TlsIdentity::read(certificate, key).expect("an identity");
+    let limits = ServerLimits {
+        handshake_timeout: Duration::from_millis(50),
+        head_timeout: NEVER,
+        ..ServerLimits::default()
+    };
+    let server = keeping_open(limits, Some(Arc::new(identity))).await;
+    for sent in [&b""[..], &[22, 3, 1]] {
+        let mut stream = connect(&server).await;
+        stream.write_all(sent).await.expect("sent");
+        is_closed(&mut stream).await;
+    }
+}
