@@ -9,6 +9,7 @@ pub(crate) mod faulty_store;
 pub(crate) mod google;
 pub(crate) mod hosts;
 pub(crate) mod latency;
+pub(crate) mod mirror_program;
 pub(crate) mod program;
 pub(crate) mod refusing_store;
 pub(crate) mod relay;

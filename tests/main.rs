@@ -33,7 +33,9 @@
 //! - `unreadable`: `verify` does not call damaged what it could not read.
 //! - `check`: `check` finds passwords in whatever holds ranges, and shows none.
 //! - `export`: `export` writes what the archive holds, and nothing of one that is damaged.
-//! - `range_api`: `serve` answers like the range API.
+//! - `range_api`: `serve` over range files answers like the range API.
+//! - `mirror`: `serve` over an archive answers like the public range API, in every protocol, and keeps secret what it
+//!   was asked for.
 //! - `emulator`: `store` answers like GCS.
 //! - `command_line`: commands report their results and errors clearly.
 //! - `stopping`: neither a reader that stops reading nor an invocation that hangs keeps a command from
@@ -61,6 +63,7 @@ mod cases {
     mod limits;
     mod measurements;
     mod memory;
+    mod mirror;
     mod outages;
     mod permissions;
     mod platform_limits;

@@ -1,6 +1,7 @@
 //! The command line, with a file per command.
 
 mod args;
+mod byte_size;
 mod check;
 mod completions;
 mod data_output;
@@ -127,7 +128,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             });
         }
     };
-    log::start();
+    log::start(cli.command.log_scope());
     let mut shutdown = Shutdown::default();
     let end = signals::listen(cli.command.grace()).and_then(|listening| {
         shutdown = listening;
@@ -145,6 +146,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 impl Command {
+    /// What may be logged.
+    const fn log_scope(&self) -> log::Scope {
+        match self {
+            Self::Serve(_) => log::Scope::CheckedModules,
+            _ => log::Scope::Everything,
+        }
+    }
+
     /// How long a graceful shutdown may take.
     const fn grace(&self) -> Duration {
         match self {
@@ -247,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn serve_needs_a_folder_or_a_seed_and_not_both() {
+    fn serve_needs_one_source_of_ranges() {
         let parses = |arguments: &str| {
             let arguments = ["orchestrator", "serve"]
                 .into_iter()
@@ -258,6 +267,11 @@ mod tests {
         assert!(parses("--synthetic 1 --hashes-per-range 9"));
         assert!(!parses("") && !parses("-d . --synthetic 1"));
         assert!(!parses("-d . --hashes-per-range 9"));
+        assert!(parses("./archive") && parses("gs://pwned/a --poll 5 --cache-bytes 1G"));
+        assert!(!parses("./archive -d .") && !parses("./archive --synthetic 1"));
+        assert!(!parses("-d . --poll 5") && !parses("--synthetic 1 --path-prefix /a"));
+        assert!(!parses("./archive --cache-bytes 1K") && !parses("./archive --hashes-per-range 9"));
+        assert!(parses("-d . --tls-cert c --tls-key k") && !parses("./archive --tls-key k"));
     }
 
     #[test]

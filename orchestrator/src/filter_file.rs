@@ -114,7 +114,9 @@ impl Shard {
             && self.segment_length.is_power_of_two()
             && self.segment_length <= SEGMENT_LENGTH_MAX
             && self.first_segments_length > 0
-            && self.first_segments_length.is_multiple_of(self.segment_length)
+            && self
+                .first_segments_length
+                .is_multiple_of(self.segment_length)
     }
 
     /// The fingerprint of a key, in its low bits, and the positions of the three that it must be the exclusive or of.

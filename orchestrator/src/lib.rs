@@ -11,7 +11,7 @@
 //!   [`sign`].
 //! - [`archive`] reads them back and writes nothing; [`verify`] checks all of them.
 //! - [`export`] turns them into other files, such as a [`filter_file`]; [`check`] looks passwords up.
-//! - [`generate`] makes ranges and [`range_api`] serves them, where there is no network.
+//! - [`range_api`] serves ranges from an archive, and those that [`generate`] makes, where there is no network.
 
 pub mod archive;
 pub mod check;

@@ -1,9 +1,19 @@
-//! Serves the range API from a folder of range files or from a generator, for `orchestrator serve` and `demo`.
+//! Serves the range API: from an archive, as the public one does, or from a folder of range files or a generator, for
+//! a run to mirror.
 
+mod cache;
+pub mod coding;
+pub mod current;
+mod entry;
+mod metrics;
+pub mod mirror;
+mod padding;
 pub mod request;
+mod response;
 pub mod source;
 
-use crate::http_server::HttpServer;
+use crate::http_server::tls::TlsIdentity;
+use crate::http_server::{HttpServer, ServerLimits};
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::header::{
@@ -13,14 +23,13 @@ use http::header::{
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use mirror::Mirror;
 use request::{RangeRequest, Refusal};
+use response::{BAD_RANGE, NO_RANGE_PATH, for_method, plain};
 use source::RangeSource;
 use std::io::{self, Write as _};
 use std::sync::Arc;
 use tokio::net::TcpListener;
-
-/// The public API's answer to an invalid range.
-const BAD_RANGE: &str = "The hash prefix was not in a valid format";
 
 /// The public API's value: 31 days, in seconds.
 const CACHE: &str = "public, max-age=2678400";
@@ -30,22 +39,62 @@ const CACHE: &str = "public, max-age=2678400";
 /// # Errors
 /// The listener's address cannot be read.
 pub fn start(listener: TcpListener, source: RangeSource) -> io::Result<HttpServer> {
+    start_with(listener, None, source)
+}
+
+/// Does the same behind TLS, if there is an identity.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_with(
+    listener: TcpListener,
+    identity: Option<Arc<TlsIdentity>>,
+    source: RangeSource,
+) -> io::Result<HttpServer> {
     let source = Arc::new(source);
-    HttpServer::start(listener, move |request| {
-        answer(request, Arc::clone(&source))
-    })
+    HttpServer::start_with(
+        ServerLimits::default(),
+        listener,
+        identity,
+        move |request| {
+            let source = Arc::clone(&source);
+            async move {
+                let method = request.method().clone();
+                for_method(&method, answer(request, source).await).0
+            }
+        },
+    )
+}
+
+/// Starts serving an archive, behind TLS if there is an identity.
+///
+/// # Errors
+/// The listener's address cannot be read.
+pub fn start_mirror(
+    listener: TcpListener,
+    identity: Option<Arc<TlsIdentity>>,
+    mirror: Arc<Mirror>,
+) -> io::Result<HttpServer> {
+    HttpServer::start_with(
+        ServerLimits::default(),
+        listener,
+        identity,
+        move |request| {
+            let mirror = Arc::clone(&mirror);
+            async move { mirror.answer(&request).await }
+        },
+    )
 }
 
 async fn answer(request: Request<Incoming>, source: Arc<RangeSource>) -> Response<Full<Bytes>> {
-    let request =
-        match RangeRequest::parse(request.method(), request.uri().path(), request.headers()) {
-            Ok(request) => request,
-            Err(refusal) => return refuse(refusal),
-        };
-    let range = request.range;
+    let path = request.uri().path();
+    let request = match RangeRequest::parse(request.method(), path, None, request.headers()) {
+        Ok(request) => request,
+        Err(refusal) => return refuse(refusal),
+    };
     // Reading and compressing a file blocks, and would delay other requests on this worker. Making a range takes
     // about 0.1 ms.
-    let result = if source.blocks() || request.accepts_gzip {
+    let result = if source.blocks() || request.codings.has_gzip() {
         tokio::task::spawn_blocking(move || answer_range(&source, &request)).await
     } else {
         Ok(answer_range(&source, &request))
@@ -56,14 +105,14 @@ async fn answer(request: Request<Incoming>, source: Arc<RangeSource>) -> Respons
             plain(StatusCode::NOT_FOUND, "there is no file for this range")
         }
         Ok(Err(error)) => {
-            tracing::error!(%range, %error, "cannot read a range file");
+            tracing::error!(%error, "cannot read a range file");
             plain(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the range cannot be read",
             )
         }
         Err(error) => {
-            tracing::error!(%range, %error, "the task that answers a range panicked");
+            tracing::error!(%error, "the task that answers a range panicked");
             plain(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the range cannot be read",
@@ -81,17 +130,14 @@ fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
                 .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             response
         }
-        Refusal::Path => plain(
-            StatusCode::NOT_FOUND,
-            "ranges are at /range/{five hex characters}",
-        ),
-        Refusal::Range => plain(StatusCode::BAD_REQUEST, BAD_RANGE),
+        Refusal::Path => plain(StatusCode::NOT_FOUND, NO_RANGE_PATH),
+        Refusal::Range | Refusal::Query => plain(StatusCode::BAD_REQUEST, BAD_RANGE),
     }
 }
 
 fn answer_range(source: &RangeSource, request: &RangeRequest) -> io::Result<Response<Full<Bytes>>> {
     let found = source.find(request.range)?;
-    let gzip = request.accepts_gzip;
+    let gzip = request.codings.has_gzip();
     let mut response = Response::new(Full::default());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
@@ -123,7 +169,6 @@ fn answer_range(source: &RangeSource, request: &RangeRequest) -> io::Result<Resp
         encoder.write_all(&body)?;
         body = encoder.finish()?.into();
     }
-    // For a HEAD request, hyper sends only the head, with the length of this body.
     *response.body_mut() = Full::new(body);
     Ok(response)
 }
@@ -132,13 +177,4 @@ fn insert_text(headers: &mut HeaderMap, name: http::HeaderName, value: &str) -> 
     let value = HeaderValue::from_str(value).map_err(io::Error::other)?;
     headers.insert(name, value);
     Ok(())
-}
-
-fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    response
 }

@@ -7,9 +7,13 @@ use prefix_tar::protocol::text::{escaped, is_unsafe};
 use std::fmt;
 use std::io::{IsTerminal as _, Write};
 use tracing::field::Field;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::filter::{FilterExt as _, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The environment variable with the log filter in `tracing-subscriber`'s syntax: `debug`, `orchestrator=trace`.
 const LOG_VARIABLE: &str = "PREFIX_TAR_LOG";
@@ -17,17 +21,47 @@ const LOG_VARIABLE: &str = "PREFIX_TAR_LOG";
 /// What is logged without that variable: our own warnings, and the errors of libraries.
 const FILTER_DEFAULT: &str = "error,orchestrator=warn,emulator=warn";
 
+/// The modules whose events never depend on which ranges are asked for, at any level.
+const CHECKED_MODULES: [&str; 4] = [
+    "orchestrator::cli",
+    "orchestrator::http_server",
+    "orchestrator::range_api",
+    "orchestrator::tls",
+];
+
+/// What may be logged, whatever the filter asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// What the filter asks for.
+    Everything,
+    /// Only events of [`CHECKED_MODULES`]. Servers and clients of HTTP log the paths and headers of requests, and what
+    /// reads an archive logs offsets: both tell which range a client of `serve` has asked for.
+    CheckedModules,
+}
+
+impl Scope {
+    fn targets(self) -> Targets {
+        match self {
+            Self::Everything => Targets::new().with_default(LevelFilter::TRACE),
+            Self::CheckedModules => {
+                let checked = CHECKED_MODULES.map(|module| (module, LevelFilter::TRACE));
+                Targets::new().with_targets(checked)
+            }
+        }
+    }
+}
+
 /// Starts the log.
-pub(super) fn start() {
+pub(super) fn start(scope: Scope) {
     let filter = tracing_subscriber::EnvFilter::try_from_env(LOG_VARIABLE)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(FILTER_DEFAULT));
     let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let layer = tracing_subscriber::fmt::layer()
         .fmt_fields(debug_fn(write_field).delimited(" "))
         .with_writer(Log { is_coloured })
         .with_ansi(is_coloured)
-        .init();
+        .with_filter(filter.and(scope.targets()));
+    tracing_subscriber::registry().with(layer).init();
 }
 
 /// Writes a field. Only fields hold text from elsewhere, so the colours around them stay.
@@ -114,6 +148,29 @@ mod tests {
             "\u{1b}[2m\u{1b}[31mERROR\u{1b}[0m a\\u{a}b\\u{1b}[2Jc\\u{9b}31md\\u{1b}[3"
         );
         assert_eq!(one_line("plain", true), "plain");
+    }
+
+    #[test]
+    fn only_checked_modules_log_while_ranges_are_secret() {
+        let logs = |scope: Scope, target: &str| {
+            let targets = scope.targets();
+            targets.would_enable(target, &tracing::Level::TRACE)
+                || targets.would_enable(target, &tracing::Level::ERROR)
+        };
+        for target in [
+            "hyper::proto::h1::role",
+            "h2::codec",
+            "orchestrator::gcs::client",
+        ] {
+            assert!(logs(Scope::Everything, target));
+            assert!(!logs(Scope::CheckedModules, target), "{target}");
+        }
+        for target in [
+            "orchestrator::range_api::cache",
+            "orchestrator::http_server",
+        ] {
+            assert!(logs(Scope::CheckedModules, target), "{target}");
+        }
     }
 
     /// Keeps what is logged.

@@ -2,6 +2,8 @@
 
 // The orchestrator as a dependency would bring in wasmtime, which takes a quarter of an hour to
 // build with coverage. Its request parser depends on nothing else in the orchestrator.
+#[path = "../../../orchestrator/src/range_api/coding.rs"]
+pub mod coding;
 #[path = "../../../orchestrator/src/range_api/request.rs"]
 pub mod range_request;
 

@@ -1,0 +1,306 @@
+//! [`RangeCache`]: keeps ranges as they are sent, in every coding that was asked for, within a bound of memory.
+//!
+//! Requests for a range that is being read wait for it instead of reading it once more. An error is shared with those
+//! who wait, and not kept.
+
+use super::coding::Coding;
+use super::current::OpenArchive;
+use super::entry::{Entry, compress};
+use super::metrics::Metrics;
+use crate::archive::ReadError;
+use crate::archive::layout::{report_name, tar_name};
+use crate::archive::ranges::RangeError;
+use bytes::Bytes;
+use prefix_tar::protocol::prefix::{Prefix, RangeName};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// The size of a range in 2026, in bytes: the cache plans for as many as fit.
+const RANGE_BYTES: u64 = 75_000;
+
+/// What an error takes while it is shared, in bytes.
+const ERROR_BYTES: u64 = 64;
+
+/// Why there is no range to send. It has been logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unavailable {
+    /// The archive does not hold the range's prefix.
+    NotHeld,
+    /// Another attempt may succeed.
+    Now,
+    /// It is damaged, or cannot be read.
+    Broken,
+}
+
+type Found = Result<Arc<Entry>, Unavailable>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    /// The archive's: what another archive holds is never sent.
+    epoch: u64,
+    range: RangeName,
+    coding: Coding,
+}
+
+#[derive(Clone, Debug)]
+struct InBytes;
+
+impl Weighter<Key, Found> for InBytes {
+    fn weight(&self, _: &Key, found: &Found) -> u64 {
+        found.as_ref().map_or(ERROR_BYTES, |entry| entry.weight())
+    }
+}
+
+/// The ranges that were asked for most recently or most often.
+pub(super) struct RangeCache {
+    ranges: Cache<Key, Found, InBytes>,
+    /// Compressing takes a processor for milliseconds, so as many bodies are compressed at once as there are.
+    compressing: Semaphore,
+    metrics: Arc<Metrics>,
+}
+
+impl RangeCache {
+    pub(super) fn new(bytes_max: u64, metrics: Arc<Metrics>) -> Self {
+        let ranges = usize::try_from(bytes_max / RANGE_BYTES).unwrap_or(usize::MAX);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            ranges: Cache::with_weighter(ranges, bytes_max, InBytes),
+            compressing: Semaphore::new(processors),
+            metrics,
+        }
+    }
+
+    /// A range in a coding, from the cache or from the archive.
+    pub(super) async fn find(
+        &self,
+        archive: &OpenArchive,
+        range: RangeName,
+        coding: Coding,
+    ) -> Found {
+        let key = Key {
+            epoch: archive.epoch,
+            range,
+            coding,
+        };
+        if let Some(found) = self.ranges.get(&key) {
+            self.metrics.searched(true);
+            return found;
+        }
+        self.metrics.searched(false);
+        match coding {
+            Coding::Identity => self.once(key, self.read(archive, range)).await,
+            _ => {
+                let compressed = async {
+                    let plain = Key {
+                        coding: Coding::Identity,
+                        ..key
+                    };
+                    let plain = self.once(plain, self.read(archive, range)).await?;
+                    let made = self.blocking(move || plain.compressed(coding)).await?;
+                    Ok(Arc::new(made))
+                };
+                self.once(key, compressed).await
+            }
+        }
+    }
+
+    /// Compresses a body that is not kept.
+    pub(super) async fn compressed(
+        &self,
+        body: Bytes,
+        coding: Coding,
+    ) -> Result<Bytes, Unavailable> {
+        match coding {
+            Coding::Identity => Ok(body),
+            _ => {
+                let compressed = self.blocking(move || compress(&body, coding)).await?;
+                Ok(compressed.into())
+            }
+        }
+    }
+
+    /// Forgets everything. The next requests read a new archive.
+    pub(super) fn clear(&self) {
+        self.ranges.clear();
+    }
+
+    /// The value of a key, made by the first who asks for it.
+    async fn once(&self, key: Key, make: impl Future<Output = Found>) -> Found {
+        match self.ranges.get_value_or_guard_async(&key).await {
+            Ok(found) => found,
+            Err(guard) => {
+                let found = make.await;
+                // The cache does not take it if it was cleared meanwhile.
+                let _ = guard.insert(found.clone());
+                if found.is_err() {
+                    self.ranges.remove_if(&key, Result::is_err);
+                }
+                found
+            }
+        }
+    }
+
+    async fn read(&self, archive: &OpenArchive, range: RangeName) -> Found {
+        let found = archive.ranges.range(range).await;
+        let stored = found.map_err(|error| self.report(&error, range.prefix()))?;
+        Ok(Arc::new(Entry::of(stored)))
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let permit = self.compressing.acquire().await;
+        let done = tokio::task::spawn_blocking(work).await;
+        drop(permit);
+        match done {
+            Ok(Ok(done)) => Ok(done),
+            _ => {
+                tracing::error!("a range cannot be compressed");
+                Err(Unavailable::Broken)
+            }
+        }
+    }
+
+    /// Logs why a range cannot be read, without a trace of which one it is.
+    fn report(&self, error: &RangeError, prefix: Prefix) -> Unavailable {
+        match error {
+            RangeError::NotHeld(_) => return Unavailable::NotHeld,
+            RangeError::Damaged { file, reason } => {
+                tracing::error!(%file, %reason, "the archive is damaged");
+            }
+            RangeError::Unreadable(error) => {
+                let reason = without_files(&error.to_string(), prefix);
+                tracing::error!(%reason, "a range cannot be read");
+            }
+        }
+        self.metrics.upstream_error();
+        match error {
+            RangeError::Unreadable(ReadError::Unreadable {
+                is_transient: true, ..
+            }) => Unavailable::Now,
+            _ => Unavailable::Broken,
+        }
+    }
+}
+
+/// A message without the names of the prefix's files: they begin as the range does.
+fn without_files(message: &str, prefix: Prefix) -> String {
+    message
+        .replace(&tar_name(prefix), "a tar")
+        .replace(&report_name(prefix), "a report")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::ranges::StoredRange;
+    use futures::FutureExt as _;
+    use futures::future::join_all;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use tokio::sync::Notify;
+
+    const BYTES: usize = 100_000;
+
+    fn key(index: u16) -> Key {
+        Key {
+            epoch: 0,
+            range: Prefix::from_number(0xAB).range(index),
+            coding: Coding::Identity,
+        }
+    }
+
+    fn cache(bytes_max: u64) -> RangeCache {
+        RangeCache::new(bytes_max, Arc::default())
+    }
+
+    fn entry() -> Found {
+        Ok(Arc::new(Entry::of(StoredRange {
+            body: Bytes::from(vec![b'0'; BYTES]),
+            modified_seconds: 0,
+            etag: String::new(),
+        })))
+    }
+
+    #[tokio::test]
+    async fn a_range_that_many_ask_for_at_once_is_made_once() {
+        let (cache, made) = (cache(10_000_000), AtomicU32::new(0));
+        let (begun, finish) = (Notify::new(), Notify::new());
+        let make = || async {
+            made.fetch_add(1, Ordering::Relaxed);
+            begun.notify_one();
+            finish.notified().await;
+            entry()
+        };
+        let first = cache.once(key(0), make());
+        let others = async {
+            begun.notified().await;
+            let others = join_all((0..10).map(|_| cache.once(key(0), make())));
+            tokio::join!(others, async { finish.notify_one() }).0
+        };
+        let (first, others) = tokio::join!(first, others);
+        assert!(others.into_iter().chain([first]).all(|found| found.is_ok()));
+        assert_eq!(made.load(Ordering::Relaxed), 1);
+        assert!(cache.once(key(0), make()).await.is_ok());
+        assert_eq!(made.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn an_error_is_shared_with_those_who_wait_and_not_kept() {
+        let cache = cache(10_000_000);
+        let (begun, finish) = (Notify::new(), Notify::new());
+        let fail = async {
+            begun.notify_one();
+            finish.notified().await;
+            Err(Unavailable::Now)
+        };
+        let waiting = async {
+            begun.notified().await;
+            let waiting = cache.once(key(0), async { entry() });
+            tokio::join!(waiting, async { finish.notify_one() }).0
+        };
+        let (failed, waited) = tokio::join!(cache.once(key(0), fail), waiting);
+        assert_eq!(failed.err(), Some(Unavailable::Now));
+        assert_eq!(waited.err(), Some(Unavailable::Now));
+        assert!(cache.once(key(0), async { entry() }).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_range_whose_reader_gives_up_is_read_by_the_next() {
+        let cache = cache(10_000_000);
+        let never = cache.once(key(0), std::future::pending());
+        assert!(never.now_or_never().is_none());
+        assert!(cache.once(key(0), async { entry() }).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_cache_stays_within_its_bytes() {
+        const BYTES_MAX: u64 = 3_000_000;
+        let cache = cache(BYTES_MAX);
+        for index in 0..500 {
+            assert!(cache.once(key(index), async { entry() }).await.is_ok());
+            assert!(
+                cache.ranges.weight() <= BYTES_MAX,
+                "{}",
+                cache.ranges.weight()
+            );
+        }
+        assert!(cache.ranges.weight() > BYTES_MAX / 2);
+        // What is too large for the cache is found all the same.
+        let small = self::cache(1);
+        assert!(small.once(key(0), async { entry() }).await.is_ok());
+        assert_eq!(small.ranges.weight(), 0);
+    }
+
+    #[test]
+    fn a_message_does_not_name_the_files_of_a_prefix() {
+        let prefix = Prefix::from_number(0xAB);
+        let message = "cannot read /srv/AB.tar: GET of gs://pwned/AB.json was answered 503";
+        assert_eq!(
+            without_files(message, prefix),
+            "cannot read /srv/a tar: GET of gs://pwned/a report was answered 503"
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! [`CurrentArchive`]: the archive that is served. It follows the manifest: when a run has written a new one, the
+//! archive is opened again beside the old one, and replaces it for requests from then on.
+
+use super::metrics::Metrics;
+use crate::archive::layout::MANIFEST_NAME;
+use crate::archive::ranges::RangeArchive;
+use crate::archive::{Archive, ReadError};
+use jiff::Timestamp;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// An archive that was opened.
+pub(super) struct OpenArchive {
+    pub(super) ranges: RangeArchive,
+    /// Different for every archive that is opened. It is part of the keys of the cache.
+    pub(super) epoch: u64,
+    /// When the run that wrote it stored its last object.
+    pub(super) finished: Option<Timestamp>,
+    /// The manifest's generation.
+    generation: String,
+}
+
+/// The archive at one location, in its latest state.
+pub struct CurrentArchive {
+    archive: Arc<dyn Archive>,
+    open: watch::Sender<Option<Arc<OpenArchive>>>,
+}
+
+/// What a look at the manifest has led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refreshed {
+    /// A new archive is served.
+    Opened,
+    /// The manifest has not changed.
+    Unchanged,
+    /// There is no manifest. What was open before stays so.
+    Missing,
+}
+
+impl CurrentArchive {
+    /// An archive that is not open yet.
+    pub fn new(archive: Arc<dyn Archive>) -> Self {
+        Self {
+            archive,
+            open: watch::Sender::new(None),
+        }
+    }
+
+    /// Opens the archive if its manifest is new.
+    ///
+    /// # Errors
+    /// The manifest cannot be read. What was open before stays so.
+    pub async fn refresh(&self) -> Result<Refreshed, ReadError> {
+        let Some(generation) = self.archive.generation(MANIFEST_NAME).await? else {
+            return Ok(Refreshed::Missing);
+        };
+        let before = self.get();
+        if before
+            .as_ref()
+            .is_some_and(|open| open.generation == generation)
+        {
+            return Ok(Refreshed::Unchanged);
+        }
+        // If the manifest is replaced in between, the generation is too old, and the next look opens it once more.
+        let ranges = RangeArchive::open(Arc::clone(&self.archive)).await?;
+        let open = OpenArchive {
+            epoch: before.map_or(0, |open| open.epoch + 1),
+            finished: ranges.manifest().finished.parse().ok(),
+            ranges,
+            generation,
+        };
+        self.open.send_replace(Some(Arc::new(open)));
+        Ok(Refreshed::Opened)
+    }
+
+    /// Looks at the manifest again and again. `on_opened` is called for every archive that is opened.
+    pub(super) async fn follow(&self, every: Duration, metrics: &Metrics, on_opened: impl Fn()) {
+        let mut failure = None;
+        loop {
+            tokio::time::sleep(every).await;
+            let failed = match self.refresh().await {
+                Ok(Refreshed::Opened) => {
+                    on_opened();
+                    None
+                }
+                Ok(Refreshed::Unchanged) => None,
+                Ok(Refreshed::Missing) => Some("there is no manifest".to_owned()),
+                Err(error) => {
+                    metrics.upstream_error();
+                    Some(error.to_string())
+                }
+            };
+            if failed != failure
+                && let Some(reason) = &failed
+            {
+                tracing::warn!(%reason, "the archive's manifest cannot be read");
+            }
+            failure = failed;
+        }
+    }
+
+    /// The archive that is open.
+    pub(super) fn get(&self) -> Option<Arc<OpenArchive>> {
+        self.open.borrow().clone()
+    }
+}
