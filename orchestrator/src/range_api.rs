@@ -4,6 +4,7 @@
 mod cache;
 pub mod coding;
 pub mod current;
+mod digests;
 mod entry;
 mod metrics;
 pub mod mirror;

@@ -5,6 +5,7 @@
 
 use super::coding::Coding;
 use super::current::OpenArchive;
+use super::digests::Digests;
 use super::entry::{Entry, compress};
 use super::metrics::Metrics;
 use crate::archive::ReadError;
@@ -56,6 +57,7 @@ impl Weighter<Key, Found> for InBytes {
 /// The ranges that were asked for most recently or most often.
 pub(super) struct RangeCache {
     ranges: Cache<Key, Found, InBytes>,
+    digests: Digests,
     /// Compressing takes a processor for milliseconds, so as many bodies are compressed at once as there are.
     compressing: Semaphore,
     metrics: Arc<Metrics>,
@@ -67,6 +69,7 @@ impl RangeCache {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             ranges: Cache::with_weighter(ranges, bytes_max, InBytes),
+            digests: Digests::default(),
             compressing: Semaphore::new(processors),
             metrics,
         }
@@ -145,7 +148,8 @@ impl RangeCache {
     async fn read(&self, archive: &OpenArchive, range: RangeName) -> Found {
         let found = archive.ranges.range(range).await;
         let stored = found.map_err(|error| self.report(&error, range.prefix()))?;
-        Ok(Arc::new(Entry::of(stored)))
+        let entry = Entry::of(stored, |body| self.digests.of(range, body));
+        Ok(Arc::new(entry))
     }
 
     async fn blocking<T: Send + 'static>(
@@ -217,11 +221,12 @@ mod tests {
     }
 
     fn entry() -> Found {
-        Ok(Arc::new(Entry::of(StoredRange {
+        let stored = StoredRange {
             body: Bytes::from(vec![b'0'; BYTES]),
             modified_seconds: 0,
             etag: String::new(),
-        })))
+        };
+        Ok(Arc::new(Entry::of(stored, |_| Default::default())))
     }
 
     #[tokio::test]

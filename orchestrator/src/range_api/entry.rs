@@ -1,6 +1,7 @@
 //! [`Entry`]: a range as it is sent, with its headers. It is made once and then sent from the cache.
 
 use super::coding::Coding;
+use super::digests::Digest;
 use super::response::PLAIN_TEXT;
 use crate::archive::ranges::StoredRange;
 use base64::Engine as _;
@@ -12,7 +13,6 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_ENCODING,
     CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED, VARY,
 };
-use md5::{Digest as _, Md5};
 use std::io::{self, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -40,6 +40,9 @@ const HTTP_DATE_MAX: u64 = 253_402_300_799;
 /// What an entry takes besides its body, in bytes: the headers, and what the cache needs.
 const OVERHEAD_BYTES: usize = 1536;
 
+/// gzip's effort. The fastest level does without codes of its own for hex digits, which are all that there is to gain.
+const GZIP_LEVEL: Compression = Compression::new(6);
+
 /// Brotli's effort. Hex digits hardly repeat, so more of it gains nothing.
 const BROTLI_QUALITY: i32 = 5;
 
@@ -55,12 +58,12 @@ pub(super) struct Entry {
 
 impl Entry {
     /// A range as it was stored.
-    pub(super) fn of(range: StoredRange) -> Self {
+    pub(super) fn of(range: StoredRange, digest_of: impl FnOnce(&[u8]) -> Digest) -> Self {
         let mut body = range.body;
         while body.ends_with(SEPARATOR) {
             body.truncate(body.len() - SEPARATOR.len());
         }
-        let md5 = Md5::digest(&body);
+        let md5 = digest_of(&body);
         let mut head = shared_head();
         head.insert(CACHE_CONTROL, CACHE);
         // base64 and hex are always valid in a header.
@@ -131,7 +134,7 @@ pub(super) fn compress(body: &[u8], coding: Coding) -> io::Result<Vec<u8>> {
     match coding {
         Coding::Identity => compressed.extend_from_slice(body),
         Coding::Gzip => {
-            let mut encoder = GzEncoder::new(&mut compressed, Compression::fast());
+            let mut encoder = GzEncoder::new(&mut compressed, GZIP_LEVEL);
             encoder.write_all(body)?;
             encoder.finish()?;
         }
@@ -179,10 +182,13 @@ mod tests {
         "0018A45C4D1DEF81644B54AB7F969B88D65:1\r\n00D4F6E8FA6EECAD2A3AA415EEC418D38EC:2";
 
     fn entry(body: &str, modified_seconds: u64, etag: &str) -> Entry {
-        Entry::of(StoredRange {
+        let stored = StoredRange {
             body: Bytes::copy_from_slice(body.as_bytes()),
             modified_seconds,
             etag: etag.to_owned(),
+        };
+        Entry::of(stored, |body| {
+            <md5::Md5 as md5::Digest>::digest(body).into()
         })
     }
 
