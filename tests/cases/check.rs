@@ -1,8 +1,10 @@
 //! `check` finds passwords in whatever holds ranges, and shows none of them.
 
+use crate::harness::certificates;
 use crate::harness::program::{Background, orchestrator, output, texts};
 use crate::harness::source::{Reply, Source, listener, valid_body};
 use crate::harness::store_program::StoreProgram;
+use crate::harness::tls_server::TlsServer;
 use crate::harness::{generated, run_config, run_whole};
 use bytes::Bytes;
 use http::Response;
@@ -342,6 +344,28 @@ async fn a_password_is_in_no_log() {
                 );
             }
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_behind_tls_needs_a_trusted_certificate() {
+    let folder = tempfile::tempdir().expect("a folder");
+    certificates::write(folder.path(), &["localhost"]);
+    let answer = async |_| Response::new(Full::new(body_with("12")));
+    let server = TlsServer::start(folder.path(), answer).await;
+    let url = format!("https://localhost:{}", server.address().port());
+    let refused = check(&[&url], KNOWN).await;
+    assert_not_told(&refused, "its TLS certificate is not trusted");
+    let mut command = orchestrator();
+    command
+        .args(["check", &url, "--ca-file"])
+        .arg(folder.path().join(certificates::CA_FILE))
+        .env("PREFIX_TAR_LOG", "trace");
+    let found = with_input(command, KNOWN).await;
+    assert_says(&found, 1, "12\n");
+    let log = String::from_utf8_lossy(&found.stderr).to_uppercase();
+    for secret in [&KNOWN.to_uppercase(), &hash_of(KNOWN)[5..]] {
+        assert!(!log.contains(secret), "{secret} in {log}");
     }
 }
 

@@ -316,6 +316,16 @@ async fn a_reader_that_has_enough_ends_an_export_quietly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_may_not_be_read_is_not_called_damaged() {
+    let store = StoreProgram::start_with(&["--role", "objectCreator"]);
+    let denied = output(store.command(&["export"], "pwned")).await;
+    assert_eq!(denied.status.code(), Some(3), "{}", texts(&denied));
+    assert_eq!(String::from_utf8_lossy(&denied.stdout), "");
+    let said = String::from_utf8_lossy(&denied.stderr).into_owned();
+    assert!(said.contains("could not be read: "), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_is_exported_and_a_stopped_export_leaves_nothing() {
     const PREFIXES: &str = "5A-5B";
     let ranges = generated(PREFIXES, 600);

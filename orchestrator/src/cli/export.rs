@@ -7,7 +7,7 @@ use super::staged_folder::StagedFolder;
 use super::{End, data_output, print, print_status};
 use crate::archive::location::ArchiveLocation;
 use crate::archive::manifest::Manifest;
-use crate::archive::{self, Archive};
+use crate::archive::{self, Archive, ReadError};
 use crate::export::files::FilesSink;
 use crate::export::filter::FilterSink;
 use crate::export::text::TextSink;
@@ -102,12 +102,18 @@ impl Export {
             ..ObjectOptions::default()
         };
         let archive = archive::open(&self.archive, &options, self.ca_file.as_deref())?;
-        let manifest = archive.manifest().await?.with_context(|| {
-            format!(
-                "{} has no manifest.json: it is no archive, or its run has not ended",
-                self.archive
-            )
-        })?;
+        let manifest = match archive.manifest().await {
+            Err(error @ ReadError::Unreadable { .. }) => {
+                print_status(&format!("could not be read: {error}"));
+                return Ok(End::Unreadable);
+            }
+            manifest => manifest?.with_context(|| {
+                let archive = &self.archive;
+                format!(
+                    "{archive} has no manifest.json: it is no archive, or its run has not ended"
+                )
+            })?,
+        };
         let job = Job {
             prefixes: export::selected(&manifest, self.prefixes.as_ref())?.into(),
             archive,

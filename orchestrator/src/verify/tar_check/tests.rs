@@ -53,6 +53,30 @@ fn a_valid_tar_is_whole_with_and_without_its_report() {
 }
 
 #[test]
+fn a_visitor_gets_the_valid_ranges_in_order_until_it_wants_no_more() {
+    let mut tar = TAR.clone();
+    tar[5 * ENTRY_BYTES + BLOCK_BYTES] = b'x';
+    let size = report_of(PREFIX, &TAR).range_bytes[0] as usize;
+    for wanted in [1, 5, 4_095, 9_999] {
+        let mut visited = Vec::new();
+        let mut visitor = |range: RangeName, body: &[u8]| {
+            let at = usize::from(range.index()) * ENTRY_BYTES + BLOCK_BYTES;
+            assert!(tar[at..].starts_with(body) && body.len() == size);
+            visited.push(range);
+            match visited.len() < wanted {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        };
+        let check = visit_tar(tar.as_slice(), PREFIX, None, Some(&mut visitor));
+        assert!(!check.is_whole());
+        assert_eq!(check.is_read_to_end, wanted > 4_095, "{wanted}");
+        let valid = PREFIX.ranges().filter(|range| range.index() != 5);
+        assert!(visited.into_iter().eq(valid.take(wanted)), "{wanted}");
+    }
+}
+
+#[test]
 fn zeros_up_to_a_longer_declared_length_are_no_damage() {
     assert_eq!(found(|tar| tar.resize(tar.len() + 7 * 10_240, 0)), [""; 0]);
 }
