@@ -5,11 +5,12 @@
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// The name of the lock file.
@@ -72,8 +73,14 @@ impl FolderLock {
                 .write(true)
                 .create(true)
                 .truncate(false)
+                // A link could lead to a file that must not be overwritten, and a FIFO would block.
+                .custom_flags(O_NOFOLLOW | O_NONBLOCK)
                 .open(&path)
                 .with_context(|| format!("cannot open the lock file {shown}"))?;
+            anyhow::ensure!(
+                file.metadata().is_ok_and(|metadata| metadata.is_file()),
+                "the lock file {shown} is not a regular file; remove it"
+            );
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -158,6 +165,17 @@ mod tests {
         drop(lock);
         assert!(!folder.path().join(LOCK_NAME).exists());
         FolderLock::acquire(folder.path()).expect("free again");
+    }
+
+    #[test]
+    fn a_link_under_the_lock_s_name_is_refused_and_its_target_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tar = folder.path().join("00.tar");
+        std::fs::write(&tar, "a tar").expect("written");
+        std::os::unix::fs::symlink("00.tar", folder.path().join(LOCK_NAME)).expect("a link");
+        let refusal = FolderLock::acquire(folder.path()).expect_err("a link");
+        assert!(refusal.to_string().contains("cannot open the lock file"));
+        assert_eq!(std::fs::read_to_string(&tar).expect("a tar"), "a tar");
     }
 
     #[test]

@@ -152,11 +152,17 @@ impl Transaction {
                 Confirmed::Changed => Found::Changed,
             });
         };
-        if let Some((report, _)) = whole(prefix, self.archive()).await?
-            && report.source == record.source
-            && report.run.as_ref() == Some(&record.run)
-        {
-            return Ok(Found::Whole(Box::new(report)));
+        if let Some((report, _)) = whole(prefix, self.archive()).await? {
+            if report.source == record.source && report.run.as_ref() == Some(&record.run) {
+                return Ok(Found::Whole(Box::new(report)));
+            }
+            // A copied or restored folder has other generations, and a store may have hidden the tar when the run
+            // began. A report of an earlier run that fits says whose tar it is.
+            return Ok(if self.is_still(prefix, &object).await? {
+                Found::Replaceable(Some(object.generation))
+            } else {
+                Found::Changed
+            });
         }
         // Its process died, or has not written the report yet.
         match self.archive().index_tar(prefix).await? {

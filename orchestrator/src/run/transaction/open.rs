@@ -4,7 +4,9 @@ use super::{Held, Transaction, TransactionError, write_record};
 use crate::archive::layout::RUN_RECORD_NAME;
 use crate::archive::manifest::Manifest;
 use crate::archive::run_record::{PlannedPrefix, RunRecord};
-use crate::archive::{Archive, Base, Versioned, manifest_to_replace, run_record};
+use crate::archive::{
+    Archive, Base, Versioned, manifest_to_replace, report_to_replace, run_record,
+};
 use crate::destination::{Destination, DestinationError};
 use crate::gcs::client::RequestError;
 use crate::run::outcome::StoredPrefix;
@@ -18,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 /// An unfinished run that is older than this is not resumed: a monthly job must not complete last month's run.
 const RESUME_AGE_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// No upload can arrive later than this after its signature, whatever a record says: signed URLs live seven days at most.
+const UPLOAD_LIFE_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// What a run is asked to do.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +157,7 @@ async fn resume(
     let stored;
     if let Some(until) = &record.waits_until {
         let until: Timestamp = until.parse().unwrap_or(request.now);
-        if request.now < until {
+        if request.now < until && until.duration_since(request.now) <= UPLOAD_LIFE_MAX {
             return Ok(Some(Opening::Wait { until }));
         }
         let wanted = if record.force {
@@ -226,13 +231,14 @@ async fn begin(
     };
     if !request.force {
         check_source(books, &surveyed, request.source)?;
+        check_source_of_record(books, destination.archive(), request.source).await?;
         if let Some(complete) = complete(books, &surveyed) {
             return Ok(Some(Opening::Complete(complete)));
         }
     }
     let predecessor = books.unfinished().filter(|record| !record.closed);
     let wait = predecessor.filter(|_| destination.is_shared());
-    let wait = wait.map(|record| request.now + seconds(record.upload_seconds));
+    let wait = wait.map(|record| request.now + upload_life(record));
     let record = RunRecord {
         tool: "prefix-tar".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -328,8 +334,10 @@ fn new_id(request: Request<'_>) -> Result<RunId, TransactionError> {
         .map_err(|error| DestinationError::Other(error.to_string()).into())
 }
 
-fn seconds(seconds: u64) -> SignedDuration {
-    SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX))
+/// How long an upload of a run can arrive after its signature.
+fn upload_life(record: &RunRecord) -> SignedDuration {
+    let seconds = i64::try_from(record.upload_seconds).unwrap_or(i64::MAX);
+    SignedDuration::from_secs(seconds).min(UPLOAD_LIFE_MAX)
 }
 
 /// Refuses to replace an archive of another source. A single report of another source, in an archive that says it is
@@ -357,6 +365,33 @@ fn check_source(
     }
 }
 
+/// Refuses to take over an unfinished archive of another source, whatever prefixes are asked for. A run that has stored
+/// nothing does not make an archive: its source may have been mistyped.
+async fn check_source_of_record(
+    books: &Books,
+    archive: &dyn Archive,
+    requested: &str,
+) -> Result<(), TransactionError> {
+    let record = books.record.value.as_ref();
+    let Some(record) = record.filter(|record| record.source != requested) else {
+        return Ok(());
+    };
+    if books.manifest.value.is_some() {
+        return Ok(());
+    }
+    for planned in &record.prefixes {
+        let report = report_to_replace(archive, planned.prefix).await?;
+        let source = report.value.map(|report| report.source);
+        if let Some(archived) = source.filter(|source| source != requested) {
+            return Err(TransactionError::OtherSource {
+                archived,
+                requested: requested.to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// What is stored, if that is all and the manifest describes it.
 fn complete(books: &Books, surveyed: &[Surveyed]) -> Option<Vec<StoredPrefix>> {
     let manifest = books.manifest.value.as_ref()?;
@@ -379,4 +414,31 @@ fn is_denial(error: &DestinationError) -> bool {
         DestinationError::Request(RequestError::Refused { status, is_transient: false, .. })
             if *status == StatusCode::FORBIDDEN
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_record_makes_a_run_wait_for_longer_than_a_signed_url_lives() {
+        let now = Timestamp::now();
+        for seconds in [0, 960, 604_800, 250_000_000_000, u64::MAX] {
+            let record = RunRecord {
+                tool: String::new(),
+                version: String::new(),
+                run: RunId::new("20261125T000000Z", 1).expect("an id"),
+                source: String::new(),
+                started: String::new(),
+                force: false,
+                upload_seconds: seconds,
+                waits_until: None,
+                closed: false,
+                prefixes: Vec::new(),
+            };
+            let wait = upload_life(&record);
+            assert!(now + wait <= now + UPLOAD_LIFE_MAX);
+            assert!(seconds > 604_800 || wait == SignedDuration::from_secs(seconds as i64));
+        }
+    }
 }

@@ -33,9 +33,18 @@ impl Gate for Forgetful {
 }
 
 async fn open(store: &Arc<MemoryStore>, force: bool) -> Result<Opening, TransactionError> {
-    let prefixes: PrefixSet = "AB".parse().expect("prefixes");
+    open_for(store, "AB", SOURCE, force).await
+}
+
+async fn open_for(
+    store: &Arc<MemoryStore>,
+    prefixes: &str,
+    source: &str,
+    force: bool,
+) -> Result<Opening, TransactionError> {
+    let prefixes: PrefixSet = prefixes.parse().expect("prefixes");
     let request = Request {
-        source: SOURCE,
+        source,
         prefixes: &prefixes,
         force,
         now: Timestamp::UNIX_EPOCH,
@@ -121,4 +130,60 @@ async fn a_store_whose_metadata_contradicts_the_object_is_told_so_after_one_look
     );
     // No retry: each would download the whole tar again.
     assert!(!Failure::from(error).retryable);
+}
+
+#[tokio::test]
+async fn a_tar_whose_generation_has_changed_by_itself_is_not_taken_for_that_of_the_run() {
+    let store = Arc::new(MemoryStore::new(Arc::default(), Arc::new(Open)));
+    mirror(&store, false).await.expect("a first archive");
+    let begun = open(&store, true).await;
+    assert!(matches!(begun, Ok(Opening::Begun { .. })), "a forced run");
+    // As if the folder had been copied.
+    let mut files = store.files();
+    files.get_mut("AB.tar").expect("a tar").generation += 1;
+    drop(files);
+    let Ok(Opening::Begun { transaction, .. }) = open(&store, true).await else {
+        panic!("the forced run is resumed")
+    };
+    let admission = transaction.admit(AB).await;
+    assert!(matches!(admission, Ok(Admission::Upload(_))));
+}
+
+#[tokio::test]
+async fn another_source_does_not_take_over_what_an_unfinished_run_has_stored() {
+    const OTHER: &str = "http://127.0.0.1:2";
+    let store = Arc::new(MemoryStore::new(Arc::default(), Arc::new(Open)));
+    let Ok(Opening::Begun { transaction, .. }) = open(&store, false).await else {
+        panic!("nothing to do")
+    };
+    let nothing_stored = open_for(&store, "AC", OTHER, false).await;
+    assert!(
+        nothing_stored.is_ok(),
+        "the first source may have been mistyped"
+    );
+    let store = Arc::new(MemoryStore::new(Arc::default(), Arc::new(Open)));
+    drop(transaction);
+    let Ok(Opening::Begun { transaction, .. }) = open(&store, false).await else {
+        panic!("nothing to do")
+    };
+    let Ok(Admission::Upload(upload)) = transaction.admit(AB).await else {
+        panic!("no upload")
+    };
+    let report = store.upload(AB, &upload, "tar", SOURCE).await;
+    let report = report.expect("an answer").expect("stored");
+    transaction
+        .commit(AB, report, false)
+        .await
+        .expect("a report");
+    for prefixes in ["AC", "AB"] {
+        let Err(error) = open_for(&store, prefixes, OTHER, false).await else {
+            panic!("{prefixes} of another source")
+        };
+        assert!(
+            matches!(error, TransactionError::OtherSource { .. }),
+            "{error}"
+        );
+    }
+    let forced = open_for(&store, "AC", OTHER, true).await;
+    assert!(forced.is_ok(), "--force replaces it");
 }
