@@ -1,5 +1,6 @@
 //! The command line, with a file per command.
 
+mod archive_places;
 mod args;
 mod byte_size;
 mod check;

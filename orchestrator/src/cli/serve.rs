@@ -1,10 +1,9 @@
 //! `serve`: serves the range API from an archive, from a folder of range files, or from a generator.
 
-use super::args::location;
+use super::archive_places::{ArchivePlaces, typed_location};
 use super::byte_size::byte_size;
 use super::private_file::{warn_about_credentials, warn_if_shared};
 use super::{End, print, print_status};
-use crate::archive;
 use crate::archive::ReadError;
 use crate::archive::location::ArchiveLocation;
 use crate::gcs::options::ObjectOptions;
@@ -17,6 +16,7 @@ use crate::range_api::{self, source::RangeSource};
 use crate::run::shutdown::Shutdown;
 use anyhow::Context as _;
 use clap::{ArgGroup, Args};
+use jiff::Timestamp;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,9 +49,9 @@ const CACHE_BYTES_MIN: u64 = 1024 * 1024;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, group = ArgGroup::new("ranges").args(["archive", "directory", "synthetic"]).required(true))]
 pub(super) struct Serve {
-    /// The archive: a folder, or gs://bucket/path; {month} becomes the current UTC month
-    #[arg(value_name = "ARCHIVE", value_parser = location)]
-    archive: Option<ArchiveLocation>,
+    /// The archive: a folder, or gs://bucket/path; {month} becomes the latest month that has an archive
+    #[arg(value_name = "ARCHIVE", value_parser = typed_location)]
+    archive: Option<String>,
 
     #[command(flatten)]
     mirror: MirrorOptions,
@@ -110,9 +110,9 @@ impl Serve {
         let identity = identity(self.tls_cert.as_deref(), self.tls_key.as_deref())?;
         let scheme = identity.as_ref().map_or("http", |_| "https");
         let (server, shown) = match &self.archive {
-            Some(location) => {
+            Some(typed) => {
                 let path_prefix = self.mirror.path_prefix.clone();
-                let (mirror, every) = open_mirror(location, self.mirror).await?;
+                let (mirror, every) = open_mirror(typed, self.mirror).await?;
                 let listener = listen(self.listen).await?;
                 let server = range_api::start_mirror(listener, identity, Arc::clone(&mirror))?;
                 // It ends with the program.
@@ -154,21 +154,24 @@ impl Serve {
 
 /// Opens an archive, and says how often its manifest is looked at. An archive without a manifest is waited for.
 async fn open_mirror(
-    location: &ArchiveLocation,
+    typed: &str,
     options: MirrorOptions,
 ) -> anyhow::Result<(Arc<Mirror>, Duration)> {
-    warn_about_credentials(location);
+    let location = ArchiveLocation::at(typed, Timestamp::now())?;
+    warn_about_credentials(&location);
     let objects = ObjectOptions {
         endpoint: options.endpoint,
         ..ObjectOptions::default()
     };
-    let archive = archive::open(location, &objects, options.ca_file.as_deref())?;
-    let current = CurrentArchive::new(archive);
+    let places = ArchivePlaces::new(typed.to_owned(), objects, options.ca_file);
+    places.latest_first()?;
+    // Later, a month's folder may not be there yet, and last month's not any more.
+    let current = CurrentArchive::new(Box::new(move || places.latest_first().unwrap_or_default()));
     let mirror = Mirror::new(current, options.path_prefix, options.cache_bytes);
     match mirror.open().await {
         Ok(Refreshed::Opened | Refreshed::Unchanged) => {}
         Ok(Refreshed::Missing) => print_status(&format!(
-            "{location} has no manifest yet; it is served when a run has written it"
+            "{typed} has no manifest yet; it is served when a run has written it"
         )),
         Err(
             error @ ReadError::Unreadable {

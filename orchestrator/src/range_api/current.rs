@@ -17,13 +17,18 @@ pub(super) struct OpenArchive {
     pub(super) epoch: u64,
     /// When the run that wrote it stored its last object.
     pub(super) finished: Option<Timestamp>,
+    /// Where it is.
+    archive: Arc<dyn Archive>,
     /// The manifest's generation.
     generation: String,
 }
 
-/// The archive at one location, in its latest state.
+/// Where the archive may be, the latest place first. The first with a manifest is served.
+pub type Places = Box<dyn Fn() -> Vec<Arc<dyn Archive>> + Send + Sync>;
+
+/// The latest archive of some places, in its latest state.
 pub struct CurrentArchive {
-    archive: Arc<dyn Archive>,
+    places: Places,
     open: watch::Sender<Option<Arc<OpenArchive>>>,
 }
 
@@ -40,9 +45,9 @@ pub enum Refreshed {
 
 impl CurrentArchive {
     /// An archive that is not open yet.
-    pub fn new(archive: Arc<dyn Archive>) -> Self {
+    pub fn new(places: Places) -> Self {
         Self {
-            archive,
+            places,
             open: watch::Sender::new(None),
         }
     }
@@ -52,26 +57,36 @@ impl CurrentArchive {
     /// # Errors
     /// The manifest cannot be read. What was open before stays so.
     pub async fn refresh(&self) -> Result<Refreshed, ReadError> {
-        let Some(generation) = self.archive.generation(MANIFEST_NAME).await? else {
+        let Some((archive, generation)) = self.latest().await? else {
             return Ok(Refreshed::Missing);
         };
         let before = self.get();
-        if before
-            .as_ref()
-            .is_some_and(|open| open.generation == generation)
-        {
+        if before.as_ref().is_some_and(|open| {
+            Arc::ptr_eq(&open.archive, &archive) && open.generation == generation
+        }) {
             return Ok(Refreshed::Unchanged);
         }
         // If the manifest is replaced in between, the generation is too old, and the next look opens it once more.
-        let ranges = RangeArchive::open(Arc::clone(&self.archive)).await?;
+        let ranges = RangeArchive::open(Arc::clone(&archive)).await?;
         let open = OpenArchive {
             epoch: before.map_or(0, |open| open.epoch + 1),
             finished: ranges.manifest().finished.parse().ok(),
             ranges,
+            archive,
             generation,
         };
         self.open.send_replace(Some(Arc::new(open)));
         Ok(Refreshed::Opened)
+    }
+
+    /// The first place that has a manifest, and the manifest's generation.
+    async fn latest(&self) -> Result<Option<(Arc<dyn Archive>, String)>, ReadError> {
+        for archive in (self.places)() {
+            if let Some(generation) = archive.generation(MANIFEST_NAME).await? {
+                return Ok(Some((archive, generation)));
+            }
+        }
+        Ok(None)
     }
 
     /// Looks at the manifest again and again. `on_opened` is called for every archive that is opened.

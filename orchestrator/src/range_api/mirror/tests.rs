@@ -91,11 +91,11 @@ impl Archive for Unreadable {
 /// A mirror of an archive whose ranges cannot be read, and the manifest's generation.
 fn mirror(is_transient: bool) -> (Mirror, Arc<Mutex<Result<Base, bool>>>) {
     let generation = Arc::new(Mutex::new(Ok(Some("1".to_owned()))));
-    let archive = Unreadable {
+    let archive: Arc<dyn Archive> = Arc::new(Unreadable {
         generation: Arc::clone(&generation),
         is_transient,
-    };
-    let current = CurrentArchive::new(Arc::new(archive));
+    });
+    let current = CurrentArchive::new(Box::new(move || vec![Arc::clone(&archive)]));
     (Mirror::new(current, String::new(), 1 << 20), generation)
 }
 
