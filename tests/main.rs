@@ -25,6 +25,7 @@
 //! - `bucket`: a run to `gs://` uses signed URLs only.
 //! - `credentials`: URLs can be signed without a key file.
 //! - `permissions`: each of Google's roles allows exactly the commands that it should.
+//! - `rehost`: an archive that is served is a source like the one that it was mirrored from.
 //! - `remote`: a run can use components on other machines.
 //! - `door`: the component rejects requests that are not valid jobs.
 //! - `platform_limits`: one prefix fits the published limits of serverless platforms.
@@ -68,6 +69,7 @@ mod cases {
     mod permissions;
     mod platform_limits;
     mod range_api;
+    mod rehost;
     mod remote;
     mod resume;
     mod secrets;
