@@ -21,7 +21,7 @@ SCHEMAS := run-event component-event report manifest run-record measurements che
 FEATURES := $(CARGO) tree --locked --prefix none --format '{p} [{f}]'
 SORTED := sed 's/ (\*)$$//; s/ (proc-macro)//' | sort -u
 
-.PHONY: help demo test soak soak-short fuzz build dist schemas bench lint toolchain
+.PHONY: help demo test soak soak-short fuzz build dist schemas bench lint toolchain clients
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 12
@@ -35,6 +35,13 @@ demo: toolchain ## See it work, offline, and what it costs
 
 test: toolchain ## Run every test
 	$(CARGO) test --release --locked --workspace
+
+clients: ## Install the clients that ask a rehosted archive in `make test` (needs node, npm, python3)
+	@mkdir -p target/clients
+	cp tests/clients/* target/clients
+	cd target/clients && npm install --silent --no-audit --no-fund --no-package-lock
+	python3 -m venv target/clients/python
+	target/clients/python/bin/pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
 
 soak: toolchain ## Run the long tests: faults, kills, outages, silent peers, and prefixes from far away
 	$(CARGO) test --release --locked --package orchestrator --test end_to_end -- --ignored --nocapture
@@ -62,12 +69,13 @@ schemas: build ## Write the JSON schemas of events, reports and the manifest to 
 		target/release/orchestrator schema $$schema > docs/schemas/$$schema.json || exit 1; \
 	done
 
-bench: build ## Measure speed and memory beside other ways, and write bench/README.md (needs nginx, curl, openssl, bc, python3)
+bench: build ## Measure speed and memory beside other ways, and write bench/README.md (needs nginx, wrk, curl, openssl, bc, python3)
 	$(CARGO) build --release --locked --manifest-path bench/article/Cargo.toml --target-dir target/article
 	bench/race target/release/orchestrator
 	bench/cgroup target/release/orchestrator $(ARTICLE)/article $(ARTICLE)/floor
 	bench/corpus target/release/orchestrator --page
 	bench/first-request target/release/orchestrator --page
+	bench/serve target/release/orchestrator --page
 
 lint: toolchain ## Check format, lints, spelling, documentation and dependencies
 	$(CARGO) fmt --all --check

@@ -6,12 +6,14 @@
 //! - `hosts`: the same component file behaves alike on every host. Spin and wasmtime may be missing.
 //! - `nginx`: a source that is an independent server.
 //! - `openssl`: a certificate that an independent program made.
+//! - `clients`: clients from npm and PyPI, which ask a rehosted archive.
 //! - `disk`: a full disk, which only root can mount.
 
 #[expect(dead_code, reason = "`end_to_end` needs the rest")]
 mod harness;
 
 mod external {
+    pub(crate) mod clients;
     pub(crate) mod disk;
     pub(crate) mod hosts;
     pub(crate) mod nginx;
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
     // The slowest comes first, so that others run beside it.
     let mut tests = external::nginx::tests();
     tests.extend(external::hosts::tests());
+    tests.extend(external::clients::tests());
     tests.extend(external::openssl::tests());
     tests.extend(external::disk::tests());
     let mut trials = Vec::new();
