@@ -40,7 +40,8 @@ fn schema_of(kind: &str) -> Value {
         }
         "Job" | "CronJob" => format!("io.k8s.api.batch.v1.{kind}"),
         "HorizontalPodAutoscaler" => format!("io.k8s.api.autoscaling.v2.{kind}"),
-        "ServiceAccount" => format!("io.k8s.api.core.v1.{kind}"),
+        "Deployment" => format!("io.k8s.api.apps.v1.{kind}"),
+        "Service" | "ServiceAccount" => format!("io.k8s.api.core.v1.{kind}"),
         kind => panic!("there is no schema of {kind}"),
     };
     let schema = include_str!("../harness/kubernetes-1.33.schema.json");
@@ -74,8 +75,10 @@ fn every_file_for_a_cluster_is_valid() {
     kinds.sort_unstable();
     let expected = [
         "CronJob",
+        "Deployment",
         "HorizontalPodAutoscaler",
         "Job",
+        "Service",
         "ServiceAccount",
         "SpinApp",
         "SpinApp",
@@ -86,7 +89,7 @@ fn every_file_for_a_cluster_is_valid() {
 #[test]
 fn a_word_that_is_misspelt_or_a_value_of_another_type_is_found() {
     type Change = fn(&mut Value);
-    let changes: [(&str, Change); 6] = [
+    let changes: [(&str, Change); 7] = [
         ("spinapp.yaml", |app| {
             app["spec"]["enableAutoscaling"] = json!(true)
         }),
@@ -98,6 +101,9 @@ fn a_word_that_is_misspelt_or_a_value_of_another_type_is_found() {
         ("job.yaml", |job| {
             job["spec"]["template"]["spec"]["containers"][0]["args"][0] = json!(1);
         }),
+        ("serve.yaml", |deployment| {
+            deployment["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = json!({});
+        }),
         ("cronjob.yaml", |cronjob| {
             cronjob["spec"]
                 .as_object_mut()
@@ -106,7 +112,7 @@ fn a_word_that_is_misspelt_or_a_value_of_another_type_is_found() {
         }),
     ];
     for (name, change) in changes {
-        let mut document = document(name);
+        let mut document = documents(name).remove(0);
         change(&mut document);
         assert_ne!(faults(&document), Vec::<String>::new(), "{name}");
     }
@@ -218,6 +224,73 @@ fn no_container_has_more_than_it_needs() {
     // The operator refuses an invocation that may have more than its pod; and the module's own maximum is this.
     assert_eq!(limits["invocationLimits"]["memory"], "8Mi");
     assert_eq!(LINEAR_MEMORY_BYTES_MAX, 8 * 1024 * 1024);
+}
+
+#[test]
+fn the_server_is_probed_where_it_listens_and_its_cache_fits_into_its_memory() {
+    let [deployment, service] = documents("serve.yaml").try_into().expect("two documents");
+    let pod = &deployment["spec"]["template"];
+    assert_eq!(
+        deployment["spec"]["selector"]["matchLabels"],
+        pod["metadata"]["labels"]
+    );
+    assert_eq!(service["spec"]["selector"], pod["metadata"]["labels"]);
+    let account = document("service-account.yaml");
+    assert_eq!(
+        pod["spec"]["serviceAccountName"],
+        account["metadata"]["name"]
+    );
+    let container = &pod["spec"]["containers"][0];
+    assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+    assert_eq!(
+        service["spec"]["ports"][0]["targetPort"],
+        container["ports"][0]["name"]
+    );
+    for (probe, path) in [("readinessProbe", "/readyz"), ("livenessProbe", "/healthz")] {
+        assert_eq!(container[probe]["httpGet"]["path"], path);
+        assert_eq!(
+            container[probe]["httpGet"]["port"],
+            container["ports"][0]["name"]
+        );
+    }
+    let arguments: Vec<String> = serde_json::from_value(container["args"].clone()).expect("texts");
+    let value = |option: &str| {
+        let found = arguments
+            .iter()
+            .find_map(|argument| argument.strip_prefix(option));
+        found.unwrap_or_else(|| panic!("no {option}")).to_owned()
+    };
+    let port = container["ports"][0]["containerPort"].to_string();
+    assert!(value("--listen=").ends_with(&format!(":{port}")));
+    let cache_mib = value("--cache-bytes=").parse::<u64>().expect("bytes") / (1024 * 1024);
+    let memory = container["resources"]["limits"]["memory"]
+        .as_str()
+        .expect("a limit");
+    let memory_mib: u64 = memory
+        .strip_suffix("Mi")
+        .expect("MiB")
+        .parse()
+        .expect("a number");
+    // Connections and the indices of all prefixes need about as much as the cache may have here.
+    assert!(
+        memory_mib >= 2 * cache_mib + 128,
+        "{memory_mib} MiB for {cache_mib} MiB"
+    );
+}
+
+#[test]
+fn the_unit_for_systemd_starts_the_program_with_arguments_that_it_accepts() {
+    let unit = text("prefix-tar-serve.service");
+    let command = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("ExecStart="));
+    let mut words = command.expect("a command").split_whitespace();
+    assert_eq!(words.next(), Some("/usr/local/bin/orchestrator"));
+    let served = orchestrator().args(words).output().expect("it runs");
+    let printed = texts(&served);
+    // There is no such archive on a machine that runs tests.
+    assert_eq!(served.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("/srv/pwned is not a folder"), "{printed}");
 }
 
 /// The instructions of the Containerfile, with continued lines joined.
