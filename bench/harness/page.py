@@ -15,6 +15,7 @@ CHART = "race.svg"
 KEPT = {
     "corpus": "`bench/corpus` has not run yet.",
     "first-request": "`bench/first-request` has not run yet.",
+    "serve": "`bench/serve` has not run yet.",
     "what-did-not-help": "Nothing is listed yet.",
 }
 """Sections between markers, and what is in a new page. The race leaves them as they are."""
@@ -101,6 +102,14 @@ quarter of the run may be at most 5 % above that of the second.
 How long after its start `run` sends its first request, with the compiled component in the cache. It may take 100 ms.
 
 {kept["first-request"]}
+
+## Serving an archive
+
+`serve` over an archive of 75 KB ranges beside nginx over the same ranges as files: plain, compressing each answer
+(level 1), or with files that were compressed before (level 6). wrk, with one thread, asks for random ranges on the same
+machine. RSS is the peak of the process and its workers over all measurements; it does not count the page cache.
+
+{kept["serve"]}
 
 ## What did not help
 

@@ -45,6 +45,8 @@ class Servers:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._started = 0
+        self.latest: subprocess.Popen | None = None
+        """The server that was started last."""
         parent = os.environ.get("TMPDIR") or _temporary_parent()
         self.work = Path(tempfile.mkdtemp(prefix="prefix-tar-bench-", dir=parent))
         self._stack.callback(shutil.rmtree, self.work, ignore_errors=True)
@@ -72,6 +74,7 @@ class Servers:
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
             )
         self._stack.callback(_end, process)
+        self.latest = process
         return process, log
 
     def start_and_read_url(self, command: list[str]) -> str:
