@@ -102,7 +102,7 @@ fn a_word_that_is_misspelt_or_a_value_of_another_type_is_found() {
             job["spec"]["template"]["spec"]["containers"][0]["args"][0] = json!(1);
         }),
         ("serve.yaml", |deployment| {
-            deployment["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = json!({});
+            deployment["spec"]["template"]["spec"]["containers"][0]["readinessprobe"] = json!({});
         }),
         ("cronjob.yaml", |cronjob| {
             cronjob["spec"]

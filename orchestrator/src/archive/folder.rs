@@ -160,11 +160,9 @@ impl Archive for FolderArchive {
     ) -> Result<Option<Vec<u8>>, ReadError> {
         // What the page cache has is read at once: to hand it to another thread would take longer.
         let path = self.folder.join(tar_name(prefix));
-        let cached = open_part(&path, &byte_range).and_then(|(file, mut bytes)| {
-            let is_cached = read_cached(&file, &mut bytes, byte_range.start);
-            Ok(is_cached.then_some(bytes))
-        });
-        if let Ok(Some(bytes)) = cached {
+        if let Ok((file, mut bytes)) = open_part(&path, &byte_range)
+            && read_cached(&file, &mut bytes, byte_range.start)
+        {
             return Ok(Some(bytes));
         }
         let read = move |path: &Path| {

@@ -139,9 +139,10 @@ async fn a_tar_whose_generation_has_changed_by_itself_is_not_taken_for_that_of_t
     let begun = open(&store, true).await;
     assert!(matches!(begun, Ok(Opening::Begun { .. })), "a forced run");
     // As if the folder had been copied.
-    let mut files = store.files();
-    files.get_mut("AB.tar").expect("a tar").generation += 1;
-    drop(files);
+    {
+        let mut files = store.files();
+        files.get_mut("AB.tar").expect("a tar").generation += 1;
+    }
     let Ok(Opening::Begun { transaction, .. }) = open(&store, true).await else {
         panic!("the forced run is resumed")
     };
