@@ -16,24 +16,34 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// Reads of single ranges that wait for the disk at once. Each has a thread.
+const READS_MAX: usize = 32;
 
 /// Reads an archive from a folder.
 #[derive(Debug)]
 pub struct FolderArchive {
     folder: PathBuf,
     objects: Arc<Objects>,
+    /// Permits for reads that may wait for the disk.
+    reads: Semaphore,
 }
 
 impl FolderArchive {
     /// The archive in `folder`.
     pub fn new(folder: PathBuf) -> Self {
         let objects = Arc::new(Objects::read_only(folder.clone()));
-        Self { folder, objects }
+        Self::with_objects(folder, objects)
     }
 
     /// The archive in `folder`, which shares the checksums that `objects` has already computed.
-    pub const fn with_objects(folder: PathBuf, objects: Arc<Objects>) -> Self {
-        Self { folder, objects }
+    pub fn with_objects(folder: PathBuf, objects: Arc<Objects>) -> Self {
+        Self {
+            folder,
+            objects,
+            reads: Semaphore::new(READS_MAX),
+        }
     }
 
     /// Runs blocking work on one file of the archive. A missing file is `None`.
@@ -165,6 +175,8 @@ impl Archive for FolderArchive {
         {
             return Ok(Some(bytes));
         }
+        // A semaphore that is never closed always permits.
+        let _permit = self.reads.acquire().await;
         let read = move |path: &Path| {
             let (file, mut bytes) = open_part(path, &byte_range)?;
             file.read_exact_at(&mut bytes, byte_range.start)?;

@@ -40,8 +40,9 @@ const HTTP_DATE_MAX: u64 = 253_402_300_799;
 /// What an entry takes besides its body, in bytes: the headers, and what the cache needs.
 const OVERHEAD_BYTES: usize = 1536;
 
-/// gzip's effort. The fastest level does without codes of its own for hex digits, which are all that there is to gain.
-const GZIP_LEVEL: Compression = Compression::new(6);
+/// gzip's effort. Level 1 does without codes of its own for hex digits, which are all that there is to gain; higher
+/// levels than 2 search for repetitions, of which there are none.
+const GZIP_LEVEL: Compression = Compression::new(2);
 
 /// Brotli's effort. Hex digits hardly repeat, so more of it gains nothing.
 const BROTLI_QUALITY: i32 = 5;
