@@ -194,6 +194,12 @@ impl Transaction {
         self.is_blind
     }
 
+    /// Whether the account may not read what it has written at this moment either. A store that denied everything for a
+    /// moment only is asked like any other.
+    async fn is_blind_now(&self) -> Result<bool, ReadError> {
+        Ok(self.is_blind && self.archive().is_denied(RUN_RECORD_NAME).await?)
+    }
+
     fn archive(&self) -> &dyn Archive {
         self.destination.archive()
     }

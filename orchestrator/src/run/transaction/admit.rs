@@ -81,7 +81,7 @@ impl Transaction {
             .map_err(|fault| TransactionError::InvalidReport { prefix, fault })?;
         let object = self.archive().object(prefix).await?;
         let report = match object {
-            None if self.is_blind && is_trusted => report,
+            None if is_trusted && self.is_blind_now().await? => report,
             None => return Err(not_stored(prefix, "no such object".to_owned())),
             Some(object) if Some(&object.generation) == self.base_of(prefix)?.as_ref() => {
                 return Err(not_stored(prefix, "the tar of an earlier run".to_owned()));

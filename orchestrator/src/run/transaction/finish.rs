@@ -2,7 +2,7 @@
 
 use super::{CONFLICTS_MAX, Confirmed, Transaction, TransactionError, encode};
 use crate::archive::layout::MANIFEST_NAME;
-use crate::archive::manifest::Manifest;
+use crate::archive::manifest::{Manifest, ManifestObject};
 use crate::archive::{ReadError, Versioned, manifest_to_replace, report_to_replace};
 use crate::destination::Written;
 use crate::run::outcome::StoredPrefix;
@@ -40,11 +40,11 @@ impl Transaction {
                 totals: archived.values().map(|stored| stored.totals).sum(),
                 objects: archived.into_values().map(|stored| stored.object).collect(),
             };
-            if let Some(existing) = existing.value
+            if let Some(existing) = &existing.value
                 && existing.run == manifest.run
                 && existing.describes_the_same_archive_as(&manifest)
             {
-                return Ok(existing);
+                return Ok(existing.clone());
             }
             let permit = self
                 .destination
@@ -56,6 +56,7 @@ impl Transaction {
             let content = encode(MANIFEST_NAME, &manifest)?;
             if let Written::Done { generation } = self.destination.write(permit, content).await? {
                 self.expect_kept(generation, &manifest).await?;
+                warn_about_lost(existing.value.as_ref(), &manifest);
                 return Ok(manifest);
             }
         }
@@ -68,9 +69,8 @@ impl Transaction {
         generation: String,
         manifest: &Manifest,
     ) -> Result<(), TransactionError> {
-        let is_kept =
-            self.is_blind || self.archive().generation(MANIFEST_NAME).await? == Some(generation);
-        if is_kept {
+        let is_kept = self.archive().generation(MANIFEST_NAME).await? == Some(generation);
+        if is_kept || self.is_blind_now().await? {
             return Ok(());
         }
         // Another process of the run may have written the same, or another run have followed.
@@ -89,7 +89,7 @@ impl Transaction {
         existing: &Versioned<Manifest>,
     ) -> Result<BTreeMap<Prefix, StoredPrefix>, TransactionError> {
         // Whoever can read the manifest is not blind.
-        if self.is_blind && existing.base.is_none() {
+        if existing.base.is_none() && self.is_blind_now().await? {
             let known = stored
                 .iter()
                 .map(|stored| (stored.prefix, (*stored).clone()));
@@ -185,5 +185,17 @@ impl Transaction {
         Ok(report
             .map(|report| StoredPrefix::new(&report, 1))
             .filter(|stored| stored.object == *listed))
+    }
+}
+
+/// Says which prefixes the archive had before the run, and has lost since.
+fn warn_about_lost(before: Option<&Manifest>, now: &Manifest) {
+    let before = before.filter(|before| before.source == now.source);
+    for object in before.into_iter().flat_map(|before| &before.objects) {
+        let has_prefix = |other: &ManifestObject| other.prefix == object.prefix;
+        if !now.objects.iter().any(has_prefix) {
+            let prefix = object.prefix;
+            tracing::warn!(%prefix, "the archive had this prefix, but its tar or its report is missing or damaged now");
+        }
     }
 }

@@ -400,7 +400,21 @@ fn complete(books: &Books, surveyed: &[Surveyed]) -> Option<Vec<StoredPrefix>> {
         stored
             .iter()
             .all(|stored| manifest.objects.contains(&stored.object))
+            && is_consistent(manifest, stored)
     })
+}
+
+/// Whether a manifest's objects are in order, and its totals those of its objects. Otherwise a run writes it anew.
+fn is_consistent(manifest: &Manifest, stored: &[StoredPrefix]) -> bool {
+    let Manifest {
+        objects, totals, ..
+    } = manifest;
+    let content_length: u64 = objects.iter().map(|object| object.content_length).sum();
+    objects.is_sorted_by(|one, next| one.prefix < next.prefix)
+        && totals.prefixes == objects.len() as u64
+        && totals.content_length == content_length
+        && (stored.len() != objects.len()
+            || *totals == stored.iter().map(|stored| stored.totals).sum())
 }
 
 fn is_denied(error: &TransactionError) -> bool {

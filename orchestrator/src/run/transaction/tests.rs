@@ -3,7 +3,7 @@
 use super::{Admission, Opening, Request, Transaction, TransactionError};
 use crate::archive::layout::{MANIFEST_NAME, RUN_RECORD_NAME};
 use crate::archive::manifest::Manifest;
-use crate::run::memory_store::{Fate, Gate, MemoryStore, Open, Operation};
+use crate::run::memory_store::{Content, Fate, Gate, MemoryStore, Open, Operation, Text};
 use crate::run::outcome::StoredPrefix;
 use crate::run::plan::PrefixSet;
 use jiff::Timestamp;
@@ -187,4 +187,29 @@ async fn another_source_does_not_take_over_what_an_unfinished_run_has_stored() {
     }
     let forced = open_for(&store, "AC", OTHER, true).await;
     assert!(forced.is_ok(), "--force replaces it");
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_not_what_a_run_writes_is_written_anew() {
+    type Change = fn(&mut Manifest);
+    let changes: [Change; 3] = [
+        |manifest| manifest.totals.hashes += 1,
+        |manifest| manifest.totals.content_length -= 1,
+        |manifest| manifest.objects.push(manifest.objects[0].clone()),
+    ];
+    for change in changes {
+        let store = Arc::new(MemoryStore::new(Arc::default(), Arc::new(Open)));
+        let mut manifest = mirror(&store, false).await.expect("an archive");
+        let complete = open(&store, false).await;
+        assert!(matches!(complete, Ok(Opening::Complete(_))));
+        change(&mut manifest);
+        let text = serde_json::to_vec(&manifest).expect("JSON");
+        {
+            let mut files = store.files();
+            files.get_mut(MANIFEST_NAME).expect("a manifest").content =
+                Content::Text(Text::new(text));
+        }
+        let begun = open(&store, false).await;
+        assert!(matches!(begun, Ok(Opening::Begun { .. })));
+    }
 }
