@@ -225,9 +225,13 @@ impl Snapshot {
     fn check_listed(&self, listed: &ManifestObject, unfinished: Option<&RunRecord>, new: &Tars) {
         let name = &listed.object;
         let tar = self.object(name);
+        let is_as_listed =
+            listed.content_length == tar.content.len() as u64 && listed.crc32c == checksum(tar);
         if listed.generation == Some(tar.generation.to_string()) {
-            assert_eq!(listed.content_length, tar.content.len() as u64, "{name}");
-            assert_eq!(listed.crc32c, checksum(tar), "{name}");
+            assert!(is_as_listed, "{name}");
+        }
+        // A run whose tar has the bytes of the earlier one cannot tell them apart, and uploads them again.
+        if is_as_listed {
             return;
         }
         let record = unfinished.unwrap_or_else(|| panic!("{name} is not the one of the manifest"));
