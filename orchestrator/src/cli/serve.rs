@@ -32,9 +32,9 @@ Examples:
   orchestrator serve -d ./ranges
   orchestrator serve --synthetic 1
 
-With an archive, /healthz, /readyz and /metrics are served too. A new archive is served as soon as its
-manifest is written. No log and no metric tells which ranges were asked for.
-SIGHUP has --tls-cert and --tls-key read again.";
+With an archive, /healthz, /readyz and /metrics are served too. A new archive is served when its
+manifest has changed; a bucket's is looked at every --poll seconds. No log and no metric tells
+which ranges were asked for. SIGHUP has --tls-cert and --tls-key read again.";
 
 /// How often the manifest of a folder is looked at.
 const FOLDER_POLL: Duration = Duration::from_secs(1);
@@ -108,6 +108,7 @@ struct MirrorOptions {
 impl Serve {
     pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<End> {
         let identity = identity(self.tls_cert.as_deref(), self.tls_key.as_deref())?;
+        listen_for_hangup(identity.clone())?;
         let scheme = identity.as_ref().map_or("http", |_| "https");
         let (server, shown) = match &self.archive {
             Some(typed) => {
@@ -187,7 +188,7 @@ async fn open_mirror(
     Ok((Arc::new(mirror), every))
 }
 
-/// Reads the certificate and its key, now and at every SIGHUP.
+/// Reads the certificate and its key, if there are any.
 fn identity(
     certificate: Option<&Path>,
     key: Option<&Path>,
@@ -197,22 +198,27 @@ fn identity(
     };
     warn_if_shared(key);
     let identity = TlsIdentity::read(certificate.to_owned(), key.to_owned())?;
-    let identity = Arc::new(identity);
+    Ok(Some(Arc::new(identity)))
+}
+
+/// Reads the certificate again at every SIGHUP. Without one, the signal changes nothing; nobody who sends it to a server
+/// wants it to end.
+fn listen_for_hangup(identity: Option<Arc<TlsIdentity>>) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    let reread = Arc::clone(&identity);
     drop(tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             // Two small files: reading them blocks this worker for less than a request does.
-            match reread.reread() {
-                Ok(()) => print_status("the certificate was read again"),
-                Err(error) => {
+            match identity.as_ref().map(|identity| identity.reread()) {
+                None => print_status("there is no certificate to read again"),
+                Some(Ok(())) => print_status("the certificate was read again"),
+                Some(Err(error)) => {
                     let error = format!("{error:#}");
                     tracing::error!(%error, "the earlier certificate stays in use");
                 }
             }
         }
     }));
-    Ok(Some(identity))
+    Ok(())
 }
 
 /// Memory for a cache.

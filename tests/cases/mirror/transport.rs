@@ -1,6 +1,6 @@
 //! HTTP/2 and TLS, and a certificate that is replaced.
 
-use super::Mirrored;
+use super::{Mirrored, get};
 use crate::harness::certificates::{self, CA_FILE, CERTIFICATE_FILE, KEY_FILE};
 use crate::harness::mirror_program::MirrorProgram;
 use crate::harness::program::{orchestrator, output, texts};
@@ -170,6 +170,17 @@ async fn tls_negotiates_http2_and_a_new_certificate_is_used_after_sighup() {
     assert!(!is_trusted(first.path()).await);
     let log = mirror.stopped().await;
     assert!(!log.contains("PRIVATE KEY"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_does_not_end_a_server_without_tls() {
+    let mirrored = Mirrored::new().await;
+    let mirror = MirrorProgram::of_folder(mirrored.archive.path(), &[]);
+    mirror.signal("HUP");
+    mirror.has_logged("no certificate to read again").await;
+    let response = get(mirror.url(), "/range/AB000", &[]).await;
+    assert!(response.body() == &mirrored.body("AB000"));
+    assert_eq!(mirror.stopped().await.lines().last(), Some("stopping"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
