@@ -3,7 +3,9 @@
 mod distrust;
 mod verifier;
 
-pub(crate) use distrust::{IS_OF_CA, UNKNOWN_ISSUER, WRONG_SIGNATURE, causes, distrust};
+#[cfg(test)]
+pub(crate) use distrust::{IS_OF_CA, UNKNOWN_ISSUER, WRONG_SIGNATURE};
+pub(crate) use distrust::{causes, distrust, private_issuer_hint};
 
 use crate::liveness::Liveness;
 use anyhow::Context as _;

@@ -270,6 +270,8 @@ async fn an_answer_of_an_api_is_believed_only_if_it_is_a_range() {
     );
     assert_not_told(&check_api(|_| Reply::Status(302)).await, "answered 302");
     assert_not_told(&check_api(body("")).await, "it is empty");
+    let padding = |_| Reply::Body(format!("{}:0", "F".repeat(35)).into());
+    assert_not_told(&check_api(padding).await, "it has padding only");
     let page = "<!DOCTYPE html>\n<title>Sign in</title>";
     assert_not_told(
         &check_api(body(page)).await,
@@ -356,6 +358,9 @@ async fn an_api_behind_tls_needs_a_trusted_certificate() {
     let url = format!("https://localhost:{}", server.address().port());
     let refused = check(&[&url], KNOWN).await;
     assert_not_told(&refused, "its TLS certificate is not trusted");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("with --ca-file"), "{said}");
+    assert!(!said.contains("attempts"), "{said}");
     let mut command = orchestrator();
     command
         .args(["check", &url, "--ca-file"])

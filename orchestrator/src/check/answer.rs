@@ -8,6 +8,9 @@ pub enum AnswerFault {
     /// It is empty. No range is.
     #[error("it is empty")]
     Empty,
+    /// Every count is 0. Every range holds hundreds of hashes.
+    #[error("it has padding only")]
+    PaddingOnly,
     /// A line is not `SUFFIX:COUNT`.
     #[error("line {0} is not a suffix and a count")]
     Line(usize),
@@ -23,13 +26,17 @@ pub fn count_of(answer: &[u8], suffix: &[u8; SUFFIX_BYTES]) -> Result<u64, Answe
     if answer.is_empty() {
         return Err(AnswerFault::Empty);
     }
-    let mut found = 0;
+    let (mut found, mut is_padding) = (0, true);
     for (number, line) in (1..).zip(answer.split(|byte| *byte == b'\n')) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let (of, count) = parsed(line).ok_or(AnswerFault::Line(number))?;
+        is_padding &= count == 0;
         if of == suffix {
             found = found.max(count);
         }
+    }
+    if is_padding {
+        return Err(AnswerFault::PaddingOnly);
     }
     Ok(found)
 }
@@ -77,6 +84,11 @@ mod tests {
         let this = std::str::from_utf8(SUFFIX).expect("text");
         for (lines, fault) in [
             (String::new(), AnswerFault::Empty),
+            (format!("{this}:0"), AnswerFault::PaddingOnly),
+            (
+                format!("{}:0|{this}:00", "F".repeat(35)),
+                AnswerFault::PaddingOnly,
+            ),
             ("|".to_owned(), AnswerFault::Line(1)),
             ("<!DOCTYPE html>|<html>".to_owned(), AnswerFault::Line(1)),
             (format!("{this}:12||{this}:12"), AnswerFault::Line(2)),

@@ -1,13 +1,16 @@
 //! [`RangeApi`]: asks a range API for a range, within bounds of time and size.
 
 use crate::http_client::{self, HttpClient};
+use crate::range_api::request::ADD_PADDING;
+use crate::tls::private_issuer_hint;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, USER_AGENT};
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use prefix_tar::engine::retry::{Backoff, with_attempts};
 use prefix_tar::limits::RANGE_BYTES_MAX;
+use prefix_tar::protocol::failure::CERTIFICATE_NOT_TRUSTED;
 use prefix_tar::protocol::prefix::RangeName;
 use prefix_tar::protocol::source::SourceUrl;
 use prefix_tar::protocol::store_answer::is_transient_source_status;
@@ -28,9 +31,6 @@ const FIRST_WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// The longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(2);
-
-/// Asks the API to hide the answer's length.
-const ADD_PADDING: HeaderName = HeaderName::from_static("add-padding");
 
 /// Who asks.
 const AGENT: &str = concat!("prefix-tar/", env!("CARGO_PKG_VERSION"));
@@ -71,7 +71,9 @@ enum Fault {
 impl Fault {
     fn is_transient(&self) -> bool {
         match self {
-            Self::Lost(_) | Self::Late | Self::CutOff => true,
+            // A certificate is the same a second later.
+            Self::Lost(cause) => !cause.contains(CERTIFICATE_NOT_TRUSTED),
+            Self::Late | Self::CutOff => true,
             Self::Status(status) => is_transient_source_status(status.as_u16()),
             Self::TooLong | Self::Encoded | Self::Url => false,
         }
@@ -108,9 +110,12 @@ impl RangeApi {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => {
                     let message = format!("{} {fault}", self.source);
-                    return Err(ApiError {
-                        message: with_attempts(&message, attempts, started.elapsed()),
-                    });
+                    let hint = private_issuer_hint(&message);
+                    let mut message = with_attempts(&message, attempts, started.elapsed());
+                    if let Some(hint) = hint {
+                        message = format!("{message}; {hint}");
+                    }
+                    return Err(ApiError { message });
                 }
             }
         }

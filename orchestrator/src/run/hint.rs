@@ -2,8 +2,8 @@
 //! flags are the orchestrator's.
 
 use crate::http_client::NO_FILE_DESCRIPTORS;
-use crate::tls::{IS_OF_CA, UNKNOWN_ISSUER, WRONG_SIGNATURE};
-use prefix_tar::protocol::failure::{CERTIFICATE_NOT_TRUSTED, Failure, FailureKind};
+use crate::tls::private_issuer_hint;
+use prefix_tar::protocol::failure::{Failure, FailureKind};
 
 /// Appends the hint for a failure to its message, if there is one.
 pub fn with_hint(mut failure: Failure) -> Failure {
@@ -22,9 +22,7 @@ fn hint(failure: &Failure) -> Option<&'static str> {
             | FailureKind::HostUnreachable
             | FailureKind::Destination,
             _,
-        ) if may_be_private(&failure.message) => Some(
-            "if it is self-signed or a private CA has issued it, name it or the CA with --ca-file",
-        ),
+        ) => private_issuer_hint(&failure.message),
         (FailureKind::StoreStatus, Some(503 | 507)) => of_local_store(&failure.message),
         _ => None,
     }
@@ -45,22 +43,11 @@ fn of_local_store(message: &str) -> Option<&'static str> {
     .find_map(|(code, hint)| message.contains(code).then_some(*hint))
 }
 
-/// Whether a certificate is not trusted because of its issuer. Only some hosts give the reason; the
-/// issuer is the usual one.
-fn may_be_private(message: &str) -> bool {
-    message
-        .split_once(CERTIFICATE_NOT_TRUSTED)
-        .is_some_and(|(_, rest)| match rest.strip_prefix(" (") {
-            Some(reason) => [UNKNOWN_ISSUER, WRONG_SIGNATURE, IS_OF_CA]
-                .iter()
-                .any(|private| reason.starts_with(private)),
-            None => true,
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tls::{IS_OF_CA, UNKNOWN_ISSUER, WRONG_SIGNATURE};
+    use prefix_tar::protocol::failure::CERTIFICATE_NOT_TRUSTED;
 
     #[test]
     fn a_source_that_throttles_is_given_a_smaller_window() {

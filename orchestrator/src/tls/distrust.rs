@@ -1,6 +1,7 @@
 //! Says why a server's certificate is not trusted.
 
 use jiff::Timestamp;
+use prefix_tar::protocol::failure::CERTIFICATE_NOT_TRUSTED;
 use rustls::pki_types::UnixTime;
 use rustls::{CertificateError, Error, OtherError};
 use std::error::Error as StdError;
@@ -14,11 +15,27 @@ pub(crate) const IS_OF_CA: &str = "it is a CA's own";
 /// The reason if no trusted CA has signed it, although one has the issuer's name.
 pub(crate) const WRONG_SIGNATURE: &str = "a signature is wrong";
 
+/// What to do about a certificate that no trusted CA has issued.
+const PRIVATE_ISSUER_HINT: &str =
+    "if it is self-signed or a private CA has issued it, name it or the CA with --ca-file";
+
 /// The most names of a certificate that a message shows.
 const NAMES_SHOWN_MAX: usize = 4;
 
 /// The longest host name.
 const NAME_BYTES_MAX: usize = 253;
+
+/// What the user can do if `message` says that a certificate is not trusted because of its issuer. Only some hosts give the
+/// reason; the issuer is the usual one.
+pub(crate) fn private_issuer_hint(message: &str) -> Option<&'static str> {
+    let (_, rest) = message.split_once(CERTIFICATE_NOT_TRUSTED)?;
+    let is_of_issuer = rest.strip_prefix(" (").is_none_or(|reason| {
+        [UNKNOWN_ISSUER, WRONG_SIGNATURE, IS_OF_CA]
+            .iter()
+            .any(|private| reason.starts_with(private))
+    });
+    is_of_issuer.then_some(PRIVATE_ISSUER_HINT)
+}
 
 type Cause<'error> = &'error (dyn StdError + 'static);
 
