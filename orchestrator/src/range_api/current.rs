@@ -79,11 +79,20 @@ impl CurrentArchive {
         Ok(Refreshed::Opened)
     }
 
-    /// The first place that has a manifest, and the manifest's generation.
+    /// The first place that has a manifest, and the manifest's generation. No place after that of the open archive is
+    /// looked at.
     async fn latest(&self) -> Result<Option<(Arc<dyn Archive>, String)>, ReadError> {
+        let open = self.get();
         for archive in (self.places)() {
             if let Some(generation) = archive.generation(MANIFEST_NAME).await? {
                 return Ok(Some((archive, generation)));
+            }
+            // A manifest may be missing for a moment. An older archive must not take its place.
+            if open
+                .as_ref()
+                .is_some_and(|open| Arc::ptr_eq(&open.archive, &archive))
+            {
+                break;
             }
         }
         Ok(None)
@@ -118,5 +127,43 @@ impl CurrentArchive {
     /// The archive that is open.
     pub(super) fn get(&self) -> Option<Arc<OpenArchive>> {
         self.open.borrow().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::folder::FolderArchive;
+    use crate::verify::sample::archive_of;
+    use prefix_tar::protocol::prefix::Prefix;
+
+    #[tokio::test]
+    async fn a_later_place_replaces_an_earlier_one_and_not_the_reverse() {
+        let [later, earlier] =
+            [0xAB, 0xAC].map(|prefix| archive_of(&[Prefix::from_number(prefix)]));
+        let of = |folder: &tempfile::TempDir| -> Arc<dyn Archive> {
+            Arc::new(FolderArchive::new(folder.path().to_owned()))
+        };
+        let places = vec![of(&later), of(&earlier)];
+        let manifest = later.path().join(MANIFEST_NAME);
+        let aside = later.path().join("aside");
+        let current = CurrentArchive::new(Box::new(move || places.clone()));
+        let refreshed = async || current.refresh().await.expect("readable");
+        let served = || {
+            let open = current.get().expect("an archive");
+            open.ranges.manifest().objects[0].prefix
+        };
+
+        std::fs::rename(&manifest, &aside).expect("moved");
+        assert_eq!(refreshed().await, Refreshed::Opened);
+        assert_eq!(served(), Prefix::from_number(0xAC));
+        std::fs::rename(&aside, &manifest).expect("moved");
+        assert_eq!(refreshed().await, Refreshed::Opened);
+        assert_eq!(served(), Prefix::from_number(0xAB));
+        std::fs::rename(&manifest, &aside).expect("moved");
+        assert_eq!(refreshed().await, Refreshed::Missing);
+        assert_eq!(served(), Prefix::from_number(0xAB));
+        std::fs::rename(&aside, &manifest).expect("moved");
+        assert_eq!(refreshed().await, Refreshed::Unchanged);
     }
 }
