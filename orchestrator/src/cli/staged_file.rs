@@ -16,10 +16,16 @@ impl StagedFile {
     /// Prepares a file at `path`. What is there now stays until [`Self::write`].
     ///
     /// # Errors
-    /// It is a folder, or its folder does not exist or is not writable.
+    /// It is something else than a file, or its folder does not exist or is not writable.
     pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
         anyhow::ensure!(!path.is_dir(), "cannot create {shown}: it is a folder");
+        // Its new name would take the place of a device or a pipe, for every program.
+        let is_replaceable = path.metadata().map_or(true, |present| present.is_file());
+        anyhow::ensure!(
+            is_replaceable,
+            "cannot create {shown}: it is a device or a pipe; without --out, the output goes to stdout"
+        );
         let staged = emulator::staging::create_in(folder_of(path))
             .with_context(|| format!("cannot create {shown}"))?;
         Ok(Self {
@@ -101,6 +107,13 @@ mod tests {
         let error = StagedFile::create(&folder.path().join("missing/trace.json"));
         assert!(error.is_err());
         assert!(StagedFile::create(folder.path()).is_err());
+    }
+
+    #[test]
+    fn a_device_is_not_replaced() {
+        let error = StagedFile::create(Path::new("/dev/null")).err();
+        let error = error.expect("it is refused").to_string();
+        assert!(error.contains("a device or a pipe"), "{error}");
     }
 
     #[test]
