@@ -154,29 +154,10 @@ impl HttpServer {
         ResponseBody::Data: Send,
         ResponseBody::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        Self::start_within(ServerLimits::default(), listener, service)
+        Self::start_with(ServerLimits::default(), listener, None, service)
     }
 
-    /// Does the same with other limits.
-    ///
-    /// # Errors
-    /// As [`Self::start`].
-    pub fn start_within<Service, Answer, ResponseBody>(
-        limits: ServerLimits,
-        listener: TcpListener,
-        service: Service,
-    ) -> std::io::Result<Self>
-    where
-        Service: Fn(Request<Incoming>) -> Answer + Send + Sync + 'static,
-        Answer: Future<Output = Response<ResponseBody>> + Send + 'static,
-        ResponseBody: Body + Send + 'static,
-        ResponseBody::Data: Send,
-        ResponseBody::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        Self::start_with(limits, listener, None, service)
-    }
-
-    /// Does the same behind TLS, if there is an identity.
+    /// Does the same with other limits and, if there is an identity, behind TLS.
     ///
     /// # Errors
     /// As [`Self::start`].

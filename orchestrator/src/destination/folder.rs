@@ -168,7 +168,7 @@ impl FolderDestination {
 /// # Errors
 /// The listener has no address.
 pub fn serve(listener: TcpListener, emulator: Arc<Emulator>) -> io::Result<HttpServer> {
-    HttpServer::start_within(ServerLimits::of_store(), listener, move |request| {
+    HttpServer::start_with(ServerLimits::of_store(), listener, None, move |request| {
         let emulator = Arc::clone(&emulator);
         async move { emulator.respond(request).await }
     })

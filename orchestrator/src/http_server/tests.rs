@@ -21,7 +21,7 @@ async fn listener() -> TcpListener {
 
 /// Serves at once and without reading any body.
 async fn answering(limits: ServerLimits) -> HttpServer {
-    HttpServer::start_within(limits, listener().await, |_request| async {
+    HttpServer::start_with(limits, listener().await, None, |_request| async {
         let mut response = Response::new(Full::new(Bytes::from_static(b"answered")));
         let close = http::HeaderValue::from_static("close");
         response.headers_mut().insert("connection", close);
@@ -161,7 +161,7 @@ async fn a_peer_that_holds_its_share_keeps_out_itself_and_nobody_else() {
         admission_timeout: Duration::from_millis(50),
         ..ServerLimits::default()
     };
-    let server = HttpServer::start_within(limits, listener().await, move |request| {
+    let server = HttpServer::start_with(limits, listener().await, None, move |request| {
         let (started, finished) = (started.clone(), finished.clone());
         async move {
             if request.uri().path() == "/slow" {
@@ -219,7 +219,7 @@ async fn a_peer_that_stops_reading_is_given_up() {
         ..ServerLimits::default()
     };
     type Endless = Pin<Box<dyn Body<Data = Bytes, Error = Infallible> + Send>>;
-    let server = HttpServer::start_within(limits, listener().await, move |_request| {
+    let server = HttpServer::start_with(limits, listener().await, None, move |_request| {
         let guard = Dropped(dropped.clone());
         let frames = std::iter::from_fn(move || {
             let _kept = &guard;
