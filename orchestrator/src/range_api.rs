@@ -3,6 +3,7 @@
 
 mod cache;
 pub mod coding;
+mod compression;
 pub mod current;
 mod digests;
 mod entry;

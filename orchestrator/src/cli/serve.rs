@@ -85,7 +85,7 @@ pub(super) struct Serve {
 #[derive(Debug, Args)]
 struct MirrorOptions {
     /// Memory for ranges that were asked for, such as 64M or 1G
-    #[arg(long, value_name = "BYTES", default_value = "64M", conflicts_with_all = ["directory", "synthetic"], value_parser = cache_bytes)]
+    #[arg(long, value_name = "BYTES", default_value = "32M", conflicts_with_all = ["directory", "synthetic"], value_parser = cache_bytes)]
     cache_bytes: u64,
 
     /// Look for a new archive in gs:// every so many seconds; in a folder, every second

@@ -4,9 +4,10 @@
 //! who wait, and not kept.
 
 use super::coding::Coding;
+use super::compression::compress;
 use super::current::OpenArchive;
 use super::digests::Digests;
-use super::entry::{Entry, compress};
+use super::entry::Entry;
 use super::metrics::Metrics;
 use crate::archive::ReadError;
 use crate::archive::layout::{report_name, tar_name};
@@ -35,6 +36,9 @@ pub(super) enum Unavailable {
     Broken,
 }
 
+/// Ranges that are read and wait to be compressed. More wait without their bodies.
+const WAITING_BODIES_MAX: usize = 64;
+
 type Found = Result<Arc<Entry>, Unavailable>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,6 +64,7 @@ pub(super) struct RangeCache {
     digests: Digests,
     /// Compressing takes a processor for milliseconds, so as many bodies are compressed at once as there are.
     compressing: Semaphore,
+    waiting_bodies: Semaphore,
     metrics: Arc<Metrics>,
 }
 
@@ -71,6 +76,7 @@ impl RangeCache {
             ranges: Cache::with_weighter(ranges, bytes_max, InBytes),
             digests: Digests::default(),
             compressing: Semaphore::new(processors),
+            waiting_bodies: Semaphore::new(WAITING_BODIES_MAX),
             metrics,
         }
     }
@@ -96,6 +102,8 @@ impl RangeCache {
             Coding::Identity => self.once(key, self.read(archive, range)).await,
             _ => {
                 let compressed = async {
+                    // A semaphore that is never closed always permits.
+                    let _permit = self.waiting_bodies.acquire().await;
                     let plain = Key {
                         coding: Coding::Identity,
                         ..key
@@ -117,10 +125,7 @@ impl RangeCache {
     ) -> Result<Bytes, Unavailable> {
         match coding {
             Coding::Identity => Ok(body),
-            _ => {
-                let compressed = self.blocking(move || compress(&body, coding)).await?;
-                Ok(compressed.into())
-            }
+            _ => self.blocking(move || compress(&body, coding)).await,
         }
     }
 

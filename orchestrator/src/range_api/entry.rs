@@ -1,19 +1,18 @@
 //! [`Entry`]: a range as it is sent, with its headers. It is made once and then sent from the cache.
 
 use super::coding::Coding;
+use super::compression::compress;
 use super::digests::Digest;
 use super::response::PLAIN_TEXT;
 use crate::archive::ranges::StoredRange;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use brotli::enc::BrotliEncoderParams;
 use bytes::Bytes;
-use flate2::{Compression, write::GzEncoder};
 use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_ENCODING,
     CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED, VARY,
 };
-use std::io::{self, Write as _};
+use std::io;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// How long caches may keep a range: a day. The public API says 31 days; a mirror may be replaced at any time.
@@ -39,16 +38,6 @@ const HTTP_DATE_MAX: u64 = 253_402_300_799;
 
 /// What an entry takes besides its body, in bytes: the headers, and what the cache needs.
 const OVERHEAD_BYTES: usize = 1536;
-
-/// gzip's effort. Level 1 does without codes of its own for hex digits, which are all that there is to gain; higher
-/// levels than 2 search for repetitions, of which there are none.
-const GZIP_LEVEL: Compression = Compression::new(2);
-
-/// Brotli's effort. Hex digits hardly repeat, so more of it gains nothing.
-const BROTLI_QUALITY: i32 = 5;
-
-/// Brotli's window, as an exponent: 256 KiB hold every range.
-const BROTLI_WINDOW_BITS: i32 = 18;
 
 /// A range in one coding.
 #[derive(Clone, Debug)]
@@ -94,7 +83,7 @@ impl Entry {
         {
             *etag = weak;
         }
-        let body = compress(&self.body, coding)?.into();
+        let body = compress(&self.body, coding)?;
         Ok(Self { head, body })
     }
 
@@ -127,30 +116,6 @@ pub(super) fn shared_head() -> HeaderMap {
     head.insert(ACCESS_CONTROL_ALLOW_ORIGIN, EVERY_ORIGIN);
     head.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
     head
-}
-
-/// Compresses a body.
-pub(super) fn compress(body: &[u8], coding: Coding) -> io::Result<Vec<u8>> {
-    let mut compressed = Vec::with_capacity(body.len() * 2 / 3);
-    match coding {
-        Coding::Identity => compressed.extend_from_slice(body),
-        Coding::Gzip => {
-            let mut encoder = GzEncoder::new(&mut compressed, GZIP_LEVEL);
-            encoder.write_all(body)?;
-            encoder.finish()?;
-        }
-        Coding::Brotli => {
-            let parameters = BrotliEncoderParams {
-                quality: BROTLI_QUALITY,
-                lgwin: BROTLI_WINDOW_BITS,
-                size_hint: body.len(),
-                ..BrotliEncoderParams::default()
-            };
-            brotli::BrotliCompress(&mut &*body, &mut compressed, &parameters)?;
-        }
-    }
-    compressed.shrink_to_fit();
-    Ok(compressed)
 }
 
 /// The source's ETag, if it is one.
