@@ -10,7 +10,7 @@ mod index;
 mod tests;
 
 use super::layout::{MANIFEST_NAME, tar_name};
-use super::manifest::Manifest;
+use super::manifest::{Manifest, ManifestObject};
 use super::{Archive, ReadError};
 use bytes::Bytes;
 use index::PrefixIndex;
@@ -25,6 +25,9 @@ use tokio::sync::Mutex;
 /// How often one range is read: with the index that is known, with a newer report, and with the index of the tar itself.
 const READS_MAX: u32 = 3;
 
+/// A report that does not fit its tar is not read more often than this.
+const REPORT_READ_PAUSE: Duration = Duration::from_secs(1);
+
 /// A tar that is damaged, or has no report that fits, is not read from end to end more often than this.
 const WHOLE_READ_PAUSE: Duration = Duration::from_secs(60);
 
@@ -37,6 +40,11 @@ pub struct StoredRange {
     pub modified_seconds: u64,
     /// The source's ETag, with its quotes and, if it is weak, with `W/`; empty if it sent none.
     pub etag: String,
+    /// The body's checksum.
+    pub crc32c: Crc32c,
+    /// Whether it is from the tar that the manifest lists. If not, the archive is being replaced, and the next read may
+    /// find another body.
+    pub is_listed: bool,
 }
 
 /// Why a range cannot be read.
@@ -65,15 +73,33 @@ pub struct RangeArchive {
     prefixes: BTreeMap<Prefix, Slot>,
 }
 
-/// What is known about a prefix's tar. Nothing is until one of its ranges is asked for.
-#[derive(Default)]
+/// What is known about a prefix's tar. Only what the manifest says is until one of its ranges is asked for.
 struct Slot {
+    /// The length and the checksum of the tar that the manifest lists.
+    listed: (u64, Crc32c),
     index: RwLock<Option<Arc<PrefixIndex>>>,
-    /// Held while an index is read, so that only one is. When the tar was last read from end to end in vain.
-    reading: Mutex<Option<Instant>>,
+    /// Held while an index is read, so that only one is.
+    reading: Mutex<InVain>,
+}
+
+/// When reads of the books last changed nothing. They are not repeated for every request for a damaged range.
+#[derive(Clone, Default)]
+struct InVain {
+    /// The report.
+    report: Option<Instant>,
+    /// The whole tar.
+    tar: Option<Instant>,
 }
 
 impl Slot {
+    fn of(object: &ManifestObject) -> Self {
+        Self {
+            listed: (object.content_length, object.crc32c),
+            index: RwLock::default(),
+            reading: Mutex::default(),
+        }
+    }
+
     fn current(&self) -> Option<Arc<PrefixIndex>> {
         self.index
             .read()
@@ -105,7 +131,7 @@ impl RangeArchive {
             reason: "there is none; a run writes it when every prefix is stored".to_owned(),
         })?;
         let objects = manifest.objects.iter();
-        let prefixes = objects.map(|object| (object.prefix, Slot::default()));
+        let prefixes = objects.map(|object| (object.prefix, Slot::of(object)));
         Ok(Self {
             prefixes: prefixes.collect(),
             archive,
@@ -134,7 +160,7 @@ impl RangeArchive {
         };
         let mut mismatch = Mismatch("");
         for _ in 0..READS_MAX {
-            match self.read(range, &index).await? {
+            match self.read(range, slot, &index).await? {
                 Ok(found) => return Ok(found),
                 Err(found) => mismatch = found,
             }
@@ -150,6 +176,7 @@ impl RangeArchive {
     async fn read(
         &self,
         range: RangeName,
+        slot: &Slot,
         index: &PrefixIndex,
     ) -> Result<Result<StoredRange, Mismatch>, RangeError> {
         let Some(entry) = index.entry(range) else {
@@ -181,6 +208,8 @@ impl RangeArchive {
             body,
             modified_seconds,
             etag: entry.etag.to_owned(),
+            crc32c: entry.crc32c,
+            is_listed: index.object() == slot.listed,
         }))
     }
 
@@ -190,17 +219,24 @@ impl RangeArchive {
         slot: &Slot,
         prefix: Prefix,
     ) -> Result<Arc<PrefixIndex>, RangeError> {
-        let mut whole_read = slot.reading.lock().await;
+        let mut in_vain = slot.reading.lock().await;
         if let Some(index) = slot.current() {
             return Ok(index);
+        }
+        let undescribed = || damaged(prefix, "no report describes it, and it is not a whole tar");
+        if in_vain.report.is_some_and(is_within(REPORT_READ_PAUSE)) {
+            return Err(undescribed());
         }
         if let Some(index) = self.reported_index(prefix).await? {
             return Ok(slot.keep(index));
         }
-        let index = self.index_of_tar(prefix, &mut whole_read).await?;
-        let index = index
-            .ok_or_else(|| damaged(prefix, "no report describes it, and it is not a whole tar"))?;
-        Ok(slot.keep(index))
+        match self.index_of_tar(prefix, &mut in_vain.tar).await? {
+            Some(index) => Ok(slot.keep(index)),
+            None => {
+                in_vain.report = Some(Instant::now());
+                Err(undescribed())
+            }
+        }
     }
 
     /// Another index than the one that did not fit; `None` if there is none.
@@ -210,15 +246,21 @@ impl RangeArchive {
         prefix: Prefix,
         used: &Arc<PrefixIndex>,
     ) -> Result<Option<Arc<PrefixIndex>>, RangeError> {
-        let mut whole_read = slot.reading.lock().await;
+        let mut in_vain = slot.reading.lock().await;
         if let Some(index) = slot.current().filter(|index| !Arc::ptr_eq(index, used)) {
             return Ok(Some(index));
         }
+        if in_vain.report.is_some_and(is_within(REPORT_READ_PAUSE)) {
+            return Ok(None);
+        }
         let reported = self.reported_index(prefix).await?;
-        if let Some(index) = reported.filter(|index| !index.is_of_the_same_tar_as(used)) {
+        if let Some(index) = reported.filter(|index| index.object() != used.object()) {
             return Ok(Some(slot.keep(index)));
         }
-        let index = self.index_of_tar(prefix, &mut whole_read).await?;
+        let index = self.index_of_tar(prefix, &mut in_vain.tar).await?;
+        if index.is_none() {
+            in_vain.report = Some(Instant::now());
+        }
         Ok(index.map(|index| slot.keep(index)))
     }
 
@@ -238,7 +280,7 @@ impl RangeArchive {
         prefix: Prefix,
         whole_read: &mut Option<Instant>,
     ) -> Result<Option<PrefixIndex>, RangeError> {
-        if whole_read.is_some_and(|begun| begun.elapsed() < WHOLE_READ_PAUSE) {
+        if whole_read.is_some_and(is_within(WHOLE_READ_PAUSE)) {
             return Ok(None);
         }
         tracing::info!(%prefix, "reading a whole tar, because no report describes its ranges");
@@ -250,6 +292,11 @@ impl RangeArchive {
         *whole_read = Some(Instant::now());
         Ok(None)
     }
+}
+
+/// Whether something happened within the last `pause`.
+fn is_within(pause: Duration) -> impl Fn(Instant) -> bool {
+    move |then| then.elapsed() < pause
 }
 
 fn damaged(prefix: Prefix, reason: &str) -> RangeError {

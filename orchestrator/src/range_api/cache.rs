@@ -16,7 +16,9 @@ use bytes::Bytes;
 use prefix_tar::protocol::prefix::{Prefix, RangeName};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 /// The size of a range in 2026, in bytes: the cache plans for as many as fit.
@@ -40,6 +42,9 @@ pub(super) enum Unavailable {
 const WAITING_BODIES_MAX: usize = 64;
 
 type Found = Result<Arc<Entry>, Unavailable>;
+
+/// The same failure of a prefix is logged once in this time. Each request for a damaged range meets it.
+const LOG_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
@@ -65,6 +70,8 @@ pub(super) struct RangeCache {
     /// Compressing takes a processor for milliseconds, so as many bodies are compressed at once as there are.
     compressing: Semaphore,
     waiting_bodies: Semaphore,
+    /// When a failure of each prefix was last logged.
+    logged: Mutex<BTreeMap<Prefix, Instant>>,
     metrics: Arc<Metrics>,
 }
 
@@ -77,6 +84,7 @@ impl RangeCache {
             digests: Digests::default(),
             compressing: Semaphore::new(processors),
             waiting_bodies: Semaphore::new(WAITING_BODIES_MAX),
+            logged: Mutex::default(),
             metrics,
         }
     }
@@ -142,8 +150,9 @@ impl RangeCache {
                 let found = make.await;
                 // The cache does not take it if it was cleared meanwhile.
                 let _ = guard.insert(found.clone());
-                if found.is_err() {
-                    self.ranges.remove_if(&key, Result::is_err);
+                // Those who wait share it, and the next request reads again.
+                if !is_lasting(&found) {
+                    self.ranges.remove_if(&key, |kept| !is_lasting(kept));
                 }
                 found
             }
@@ -153,7 +162,7 @@ impl RangeCache {
     async fn read(&self, archive: &OpenArchive, range: RangeName) -> Found {
         let found = archive.ranges.range(range).await;
         let stored = found.map_err(|error| self.report(&error, range.prefix()))?;
-        let entry = Entry::of(stored, |body| self.digests.of(range, body));
+        let entry = Entry::of(stored, |stored, body| self.digests.of(range, stored, body));
         Ok(Arc::new(entry))
     }
 
@@ -173,10 +182,22 @@ impl RangeCache {
         }
     }
 
+    /// Whether no failure of a prefix was logged lately.
+    fn is_to_be_logged(&self, prefix: Prefix) -> bool {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = logged.get(&prefix);
+        let is_due = last.is_none_or(|last| last.elapsed() >= LOG_PAUSE);
+        if is_due {
+            logged.insert(prefix, Instant::now());
+        }
+        is_due
+    }
+
     /// Logs why a range cannot be read, without a trace of which one it is.
     fn report(&self, error: &RangeError, prefix: Prefix) -> Unavailable {
         match error {
             RangeError::NotHeld(_) => return Unavailable::NotHeld,
+            _ if !self.is_to_be_logged(prefix) => {}
             RangeError::Damaged { file, reason } => {
                 tracing::error!(%file, %reason, "the archive is damaged");
             }
@@ -195,6 +216,11 @@ impl RangeCache {
     }
 }
 
+/// Whether a result may be kept: what is being replaced may be another body a moment later.
+fn is_lasting(found: &Found) -> bool {
+    found.as_ref().is_ok_and(|entry| entry.is_listed)
+}
+
 /// A message without the names of the prefix's files: they begin as the range does.
 fn without_files(message: &str, prefix: Prefix) -> String {
     message
@@ -208,6 +234,7 @@ mod tests {
     use crate::archive::ranges::StoredRange;
     use futures::FutureExt as _;
     use futures::future::join_all;
+    use prefix_tar::protocol::crc32c::Crc32c;
     use std::sync::atomic::{AtomicU32, Ordering};
     use tokio::sync::Notify;
 
@@ -225,13 +252,19 @@ mod tests {
         RangeCache::new(bytes_max, Arc::default())
     }
 
-    fn entry() -> Found {
+    fn entry_of(is_listed: bool) -> Found {
         let stored = StoredRange {
             body: Bytes::from(vec![b'0'; BYTES]),
             modified_seconds: 0,
             etag: String::new(),
+            crc32c: Crc32c(0),
+            is_listed,
         };
-        Ok(Arc::new(Entry::of(stored, |_| Default::default())))
+        Ok(Arc::new(Entry::of(stored, |_, _| Default::default())))
+    }
+
+    fn entry() -> Found {
+        entry_of(true)
     }
 
     #[tokio::test]
@@ -275,6 +308,30 @@ mod tests {
         assert_eq!(failed.err(), Some(Unavailable::Now));
         assert_eq!(waited.err(), Some(Unavailable::Now));
         assert!(cache.once(key(0), async { entry() }).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_range_of_a_tar_that_the_manifest_does_not_list_is_sent_and_not_kept() {
+        let cache = cache(10_000_000);
+        let found = cache.once(key(0), async { entry_of(false) }).await;
+        assert!(found.is_ok());
+        let made = AtomicU32::new(0);
+        for _ in 0..2 {
+            let again = cache.once(key(0), async {
+                made.fetch_add(1, Ordering::Relaxed);
+                entry()
+            });
+            assert!(again.await.is_ok());
+        }
+        assert_eq!(made.load(Ordering::Relaxed), 1, "read again, and then kept");
+    }
+
+    #[test]
+    fn a_failure_of_a_prefix_is_logged_once_and_others_are_too() {
+        let cache = cache(10_000_000);
+        let [one, other] = [0xAB, 0xAC].map(Prefix::from_number);
+        assert!(cache.is_to_be_logged(one) && cache.is_to_be_logged(other));
+        assert!(!cache.is_to_be_logged(one) && !cache.is_to_be_logged(other));
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! [`Digests`]: the MD5 of every range that was read. It takes ten times as long as reading the range, so it is kept
 //! when the range itself is not.
 
+use crate::archive::ranges::StoredRange;
 use md5::{Digest as _, Md5};
 use prefix_tar::protocol::prefix::{PREFIXES, RANGES_PER_PREFIX, RangeName};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -8,17 +9,29 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 /// The MD5 of a body.
 pub(super) type Digest = [u8; 16];
 
-/// What a digest is of. An archive can be replaced at any time, so a digest is only used for a body that looks the same.
+/// What a digest is of: the length and the checksum of a body as it is stored. An archive can be replaced at any time, so
+/// a digest is only used for a body that looks the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Body {
+pub(super) struct StoredBody {
     bytes: u32,
     crc32c: u32,
+}
+
+impl StoredBody {
+    /// What `range` looks like. Its checksum has been compared when it was read, so it is not computed again.
+    pub(super) fn of(range: &StoredRange) -> Self {
+        Self {
+            // No range is that long; one that were would be told by its checksum.
+            bytes: u32::try_from(range.body.len()).unwrap_or(u32::MAX),
+            crc32c: range.crc32c.0,
+        }
+    }
 }
 
 /// A digest and what it is of.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
-    body: Body,
+    body: StoredBody,
     digest: Digest,
 }
 
@@ -39,23 +52,19 @@ impl Default for Digests {
 }
 
 impl Digests {
-    /// The MD5 of a range's body.
-    pub(super) fn of(&self, range: RangeName, body: &[u8]) -> Digest {
-        let compute = || Md5::digest(body).into();
-        let looks = u32::try_from(body.len()).map(|bytes| Body {
-            bytes,
-            crc32c: crc32c::crc32c(body),
-        });
-        let (Ok(looks), Some(slot)) = (looks, self.slot(range)) else {
+    /// The MD5 of `sent`, which is what is sent of the range that is stored.
+    pub(super) fn of(&self, range: RangeName, stored: StoredBody, sent: &[u8]) -> Digest {
+        let compute = || Md5::digest(sent).into();
+        let Some(slot) = self.slot(range) else {
             return compute();
         };
         let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
         match *slot {
-            Some(known) if known.body == looks => known.digest,
+            Some(known) if known.body == stored => known.digest,
             _ => {
                 let digest = compute();
                 *slot = Some(Known {
-                    body: looks,
+                    body: stored,
                     digest,
                 });
                 digest
@@ -89,7 +98,12 @@ mod tests {
             (second, "b"),
         ] {
             let expected: Digest = Md5::digest(body).into();
-            assert_eq!(digests.of(range, body.as_bytes()), expected, "{body}");
+            let stored = StoredBody {
+                bytes: u32::try_from(body.len()).expect("short"),
+                crc32c: crc32c::crc32c(body.as_bytes()),
+            };
+            let digest = digests.of(range, stored, body.as_bytes());
+            assert_eq!(digest, expected, "{body}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::coding::Coding;
 use super::compression::compress;
-use super::digests::Digest;
+use super::digests::{Digest, StoredBody};
 use super::response::PLAIN_TEXT;
 use crate::archive::ranges::StoredRange;
 use base64::Engine as _;
@@ -44,16 +44,22 @@ const OVERHEAD_BYTES: usize = 1536;
 pub(super) struct Entry {
     pub(super) head: HeaderMap,
     pub(super) body: Bytes,
+    /// Whether it is from the tar that the manifest lists.
+    pub(super) is_listed: bool,
 }
 
 impl Entry {
-    /// A range as it was stored.
-    pub(super) fn of(range: StoredRange, digest_of: impl FnOnce(&[u8]) -> Digest) -> Self {
+    /// A range as it was stored. `digest_of` is given what is stored and what is sent of it.
+    pub(super) fn of(
+        range: StoredRange,
+        digest_of: impl FnOnce(StoredBody, &[u8]) -> Digest,
+    ) -> Self {
+        let stored = StoredBody::of(&range);
         let mut body = range.body;
         while body.ends_with(SEPARATOR) {
             body.truncate(body.len() - SEPARATOR.len());
         }
-        let md5 = digest_of(&body);
+        let md5 = digest_of(stored, &body);
         let mut head = shared_head();
         head.insert(CACHE_CONTROL, CACHE);
         // base64 and hex are always valid in a header.
@@ -68,7 +74,11 @@ impl Entry {
         if let Some(modified) = http_date(range.modified_seconds) {
             head.insert(LAST_MODIFIED, modified);
         }
-        Self { head, body }
+        Self {
+            head,
+            body,
+            is_listed: range.is_listed,
+        }
     }
 
     /// The entry in another coding. Its ETag is weak: the content is the same, the bytes are not.
@@ -84,7 +94,11 @@ impl Entry {
             *etag = weak;
         }
         let body = compress(&self.body, coding)?;
-        Ok(Self { head, body })
+        Ok(Self {
+            head,
+            body,
+            is_listed: self.is_listed,
+        })
     }
 
     /// The ETag, in quotes.
@@ -142,6 +156,7 @@ fn http_date(seconds: u64) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use prefix_tar::protocol::crc32c::Crc32c;
     use std::io::Read as _;
 
     const LINES: &str =
@@ -152,8 +167,10 @@ mod tests {
             body: Bytes::copy_from_slice(body.as_bytes()),
             modified_seconds,
             etag: etag.to_owned(),
+            crc32c: Crc32c(0),
+            is_listed: true,
         };
-        Entry::of(stored, |body| {
+        Entry::of(stored, |_, body| {
             <md5::Md5 as md5::Digest>::digest(body).into()
         })
     }

@@ -160,7 +160,7 @@ impl Mirror {
             let head = entry.not_modified_head();
             response(StatusCode::NOT_MODIFIED, head, Bytes::new())
         } else {
-            let Entry { head, body } = &*entry;
+            let Entry { head, body, .. } = &*entry;
             response(StatusCode::OK, head.clone(), body.clone())
         })
     }

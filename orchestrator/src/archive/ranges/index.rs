@@ -88,9 +88,9 @@ impl PrefixIndex {
         })
     }
 
-    /// Whether both are about a tar of the same length and checksum.
-    pub(super) fn is_of_the_same_tar_as(&self, other: &Self) -> bool {
-        (self.content_length, self.crc32c) == (other.content_length, other.crc32c)
+    /// The length and the checksum of the tar.
+    pub(super) const fn object(&self) -> (u64, Crc32c) {
+        (self.content_length, self.crc32c)
     }
 
     /// What the index says about `range`; `None` if it has another prefix or the tar lacks it.

@@ -36,6 +36,8 @@ async fn a_range_comes_with_its_bytes_and_time_and_another_prefix_is_not_held() 
     let start = 3 * ENTRY_BYTES + BLOCK_BYTES;
     assert_eq!(found.body, tar[start..start + found.body.len()]);
     assert_eq!(found.modified_seconds, 1_767_225_600);
+    assert_eq!(found.crc32c, Crc32c(crc32c::crc32c(&found.body)));
+    assert!(found.is_listed);
     assert!(matches!(
         archive.range(range("AC003")).await,
         Err(RangeError::NotHeld(_))
@@ -79,7 +81,9 @@ async fn a_tar_that_was_replaced_is_read_with_its_new_report_or_without() {
     let old = archive.range(range("AB005")).await.expect("a range").body;
     let newer = newer_tar();
     std::fs::write(folder.path().join(tar_name(PREFIX)), &newer).expect("written");
-    let new = archive.range(range("AB005")).await.expect("a range").body;
+    let found = archive.range(range("AB005")).await.expect("a range");
+    assert!(!found.is_listed, "the manifest lists the tar before");
+    let new = found.body;
     assert_ne!(new, old, "the tar without its report");
     let mut report = report_of(PREFIX, &newer);
     for (entry, crc32c) in report.range_crc32c.iter_mut().enumerate() {
@@ -91,6 +95,27 @@ async fn a_tar_that_was_replaced_is_read_with_its_new_report_or_without() {
     std::fs::write(folder.path().join(report_name(PREFIX)), report).expect("written");
     let again = archive.range(range("AB005")).await.expect("a range").body;
     assert_eq!(again, new);
+}
+
+#[tokio::test]
+async fn a_damaged_range_does_not_make_the_books_be_read_for_every_request() {
+    let folder = archive_of(&[PREFIX]);
+    let (path, whole) = (folder.path().join(tar_name(PREFIX)), tar_of(PREFIX));
+    let mut damaged = whole.clone();
+    damaged[7 * ENTRY_BYTES + BLOCK_BYTES + 3] ^= 1;
+    std::fs::write(&path, &damaged).expect("written");
+    let archive = open(folder.path()).await;
+    archive.range(range("AB007")).await.expect_err("damaged");
+    let slot = &archive.prefixes[&PREFIX];
+    let first = slot.reading.lock().await.clone();
+    assert!(first.report.is_some() && first.tar.is_some());
+    for _ in 0..3 {
+        archive.range(range("AB007")).await.expect_err("damaged");
+    }
+    let last = slot.reading.lock().await.clone();
+    assert_eq!((last.report, last.tar), (first.report, first.tar));
+    std::fs::write(&path, &whole).expect("written");
+    archive.range(range("AB007")).await.expect("mended");
 }
 
 #[tokio::test]
