@@ -13,6 +13,7 @@ use crate::gcs::client::BucketClient;
 use crate::gcs::options::ObjectOptions;
 use crate::verify::tar_check::check_tar;
 use bucket::BucketArchive;
+use bytes::Bytes;
 use folder::FolderArchive;
 use layout::{MANIFEST_NAME, MEASUREMENTS_NAME, RUN_RECORD_NAME, report_name};
 use location::ArchiveLocation;
@@ -200,7 +201,7 @@ pub trait Archive: Send + Sync {
         &self,
         prefix: Prefix,
         byte_range: Range<u64>,
-    ) -> Result<Option<Vec<u8>>, ReadError>;
+    ) -> Result<Option<Bytes>, ReadError>;
 
     /// Reads a prefix's tar from end to end: its index, or what is wrong with it.
     ///

@@ -7,6 +7,7 @@ mod tests;
 use super::layout::tar_name;
 use super::{Archive, Base, ReadError, StoredFile, StoredObject, TarReader};
 use crate::gcs::client::{Answer, BucketClient, RequestError};
+use bytes::Bytes;
 use download::{Download, DownloadSettings};
 use http::{HeaderMap, Method, StatusCode};
 use prefix_tar::protocol::crc32c::Crc32c;
@@ -164,7 +165,7 @@ impl Archive for BucketArchive {
         &self,
         prefix: Prefix,
         byte_range: Range<u64>,
-    ) -> Result<Option<Vec<u8>>, ReadError> {
+    ) -> Result<Option<Bytes>, ReadError> {
         let file = tar_name(prefix);
         let length = byte_range.end.saturating_sub(byte_range.start);
         let answer = match self.client.get(&file, Some(byte_range)).await {
@@ -181,7 +182,7 @@ impl Archive for BucketArchive {
             let got = answer.body.len();
             return Err(self.invalid(&file, format!("{got} bytes came of {length}")));
         }
-        Ok(Some(answer.body.into()))
+        Ok(Some(answer.body))
     }
 }
 

@@ -1,16 +1,20 @@
 //! An archive in a local folder. Only regular files are read: a FIFO would block, and a symbolic link
 //! could lead out of the archive.
 
+mod read_buffers;
+
 use super::layout::tar_name;
 use super::{Archive, Base, ReadError, StoredFile, StoredObject, TarReader};
+use bytes::Bytes;
 use emulator::error::{StoreError, lacks_file_descriptors};
 use emulator::objects::{Objects, current_generation};
 use nix::libc::{ELOOP, ENXIO, O_NOFOLLOW, O_NONBLOCK};
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::prefix::Prefix;
+use read_buffers::{ReadBuffer, ReadBuffers};
 #[cfg(target_os = "linux")]
 use rustix::io::ReadWriteFlags;
-use std::fs::{File, FileType, OpenOptions};
+use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
@@ -28,6 +32,7 @@ pub struct FolderArchive {
     objects: Arc<Objects>,
     /// Permits for reads that may wait for the disk.
     reads: Semaphore,
+    buffers: ReadBuffers,
 }
 
 impl FolderArchive {
@@ -43,6 +48,7 @@ impl FolderArchive {
             folder,
             objects,
             reads: Semaphore::new(READS_MAX),
+            buffers: ReadBuffers::default(),
         }
     }
 
@@ -167,29 +173,34 @@ impl Archive for FolderArchive {
         &self,
         prefix: Prefix,
         byte_range: Range<u64>,
-    ) -> Result<Option<Vec<u8>>, ReadError> {
+    ) -> Result<Option<Bytes>, ReadError> {
         // What the page cache has is read at once: to hand it to another thread would take longer.
         let path = self.folder.join(tar_name(prefix));
-        if let Ok((file, mut bytes)) = open_part(&path, &byte_range)
-            && read_cached(&file, &mut bytes, byte_range.start)
+        if let Ok((file, mut bytes)) = open_part(&path, &byte_range, &self.buffers)
+            && read_cached(&file, bytes.as_mut_slice(), byte_range.start)
         {
-            return Ok(Some(bytes));
+            return Ok(Some(bytes.into()));
         }
         // A semaphore that is never closed always permits.
         let _permit = self.reads.acquire().await;
+        let buffers = self.buffers.clone();
         let read = move |path: &Path| {
-            let (file, mut bytes) = open_part(path, &byte_range)?;
-            file.read_exact_at(&mut bytes, byte_range.start)?;
-            Ok(bytes)
+            let (file, mut bytes) = open_part(path, &byte_range, &buffers)?;
+            file.read_exact_at(bytes.as_mut_slice(), byte_range.start)?;
+            Ok(bytes.into())
         };
         self.on_file(&tar_name(prefix), read).await
     }
 }
 
 /// Opens a file that has the bytes `byte_range`, and makes room for them.
-fn open_part(path: &Path, byte_range: &Range<u64>) -> io::Result<(File, Vec<u8>)> {
-    let file = open(path)?;
-    let file_bytes = file.metadata()?.len();
+fn open_part(
+    path: &Path,
+    byte_range: &Range<u64>,
+    buffers: &ReadBuffers,
+) -> io::Result<(File, ReadBuffer)> {
+    let (file, metadata) = open_with_metadata(path)?;
+    let file_bytes = metadata.len();
     if byte_range.end > file_bytes {
         return Err(io::Error::other(Unusable::Shorter {
             file_bytes,
@@ -197,8 +208,8 @@ fn open_part(path: &Path, byte_range: &Range<u64>) -> io::Result<(File, Vec<u8>)
         }));
     }
     let length = byte_range.end.saturating_sub(byte_range.start);
-    let room = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    Ok((file, room))
+    let length = usize::try_from(length).map_err(io::Error::other)?;
+    Ok((file, buffers.take(length)))
 }
 
 /// Reads from the page cache. `false` if not everything is there.
@@ -228,6 +239,10 @@ enum Unusable {
 
 /// Opens a regular file, and nothing else. It never blocks.
 fn open(path: &Path) -> io::Result<File> {
+    open_with_metadata(path).map(|(file, _)| file)
+}
+
+fn open_with_metadata(path: &Path) -> io::Result<(File, Metadata)> {
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(O_NONBLOCK | O_NOFOLLOW)
@@ -237,9 +252,10 @@ fn open(path: &Path) -> io::Result<File> {
             Some(ENXIO) => io::Error::other(Unusable::NotRegular("socket")),
             _ => error,
         })?;
-    let file_type = file.metadata()?.file_type();
+    let metadata = file.metadata()?;
+    let file_type = metadata.file_type();
     if file_type.is_file() {
-        Ok(file)
+        Ok((file, metadata))
     } else {
         Err(io::Error::other(Unusable::NotRegular(kind_of(file_type))))
     }
@@ -316,7 +332,7 @@ mod tests {
         std::fs::write(folder.path().join("AB.tar"), [1; 512]).expect("written");
         let archive = FolderArchive::new(folder.path().to_owned());
         let bytes = archive.read_tar_bytes(PREFIX, 510..512).await;
-        assert_eq!(bytes.expect("readable"), Some(vec![1, 1]));
+        assert_eq!(bytes.expect("readable"), Some(Bytes::from_static(&[1, 1])));
         let error = archive.read_tar_bytes(PREFIX, 0..u64::MAX >> 1).await;
         let error = error.expect_err("too many").to_string();
         assert!(error.contains("it has 512 bytes"), "{error}");

@@ -184,7 +184,7 @@ impl RangeArchive {
         };
         let prefix = range.prefix();
         let bytes = match self.archive.read_tar_bytes(prefix, entry.bytes).await {
-            Ok(Some(bytes)) => Bytes::from(bytes),
+            Ok(Some(bytes)) => bytes,
             Ok(None) => return Ok(Err(Mismatch("it is missing"))),
             // The reason would say how far the range reaches.
             Err(ReadError::Invalid { .. }) => return Ok(Err(Mismatch("it ends early"))),

@@ -6,6 +6,7 @@ use crate::archive::{Archive, Base, ReadError, StoredFile, StoredObject, TarInde
 use crate::destination::{Destination, DestinationError, WritePermit, Written};
 use crate::gcs::client::RequestError;
 use crate::origin::Origin;
+use bytes::Bytes;
 use http::StatusCode;
 use prefix_tar::engine::range_body::LINE_BYTES_MIN;
 use prefix_tar::engine::tar;
@@ -346,7 +347,7 @@ impl Archive for MemoryStore {
         &self,
         _prefix: Prefix,
         _byte_range: Range<u64>,
-    ) -> Result<Option<Vec<u8>>, ReadError> {
+    ) -> Result<Option<Bytes>, ReadError> {
         unreachable!("a run reads no part of a tar")
     }
 }

@@ -4,6 +4,7 @@ use super::sample::{archive_of, change_json, report_of, tar_of};
 use super::*;
 use crate::archive::folder::FolderArchive;
 use crate::archive::{Base, StoredFile, StoredObject, TarReader};
+use bytes::Bytes;
 use serde_json::json;
 use std::io::Read as _;
 use std::ops::Range;
@@ -450,7 +451,7 @@ impl Archive for Faulty {
         &self,
         prefix: Prefix,
         byte_range: Range<u64>,
-    ) -> Result<Option<Vec<u8>>, ReadError> {
+    ) -> Result<Option<Bytes>, ReadError> {
         self.inner.read_tar_bytes(prefix, byte_range).await
     }
 }

@@ -83,7 +83,7 @@ impl Archive for Unreadable {
         &self,
         prefix: Prefix,
         _: Range<u64>,
-    ) -> Result<Option<Vec<u8>>, ReadError> {
+    ) -> Result<Option<Bytes>, ReadError> {
         Err(self.error(&tar_name(prefix)))
     }
 }
