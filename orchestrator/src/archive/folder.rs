@@ -209,7 +209,7 @@ fn open_part(
     }
     let length = byte_range.end.saturating_sub(byte_range.start);
     let length = usize::try_from(length).map_err(io::Error::other)?;
-    Ok((file, buffers.take(length)))
+    Ok((file, buffers.take(length)?))
 }
 
 /// Reads from the page cache. `false` if not everything is there.

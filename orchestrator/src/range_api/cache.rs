@@ -19,7 +19,6 @@ use quick_cache::sync::Cache;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
 
 /// The size of a range in 2026, in bytes: the cache plans for as many as fit.
 const RANGE_BYTES: u64 = 75_000;
@@ -37,9 +36,6 @@ pub(super) enum Unavailable {
     /// It is damaged, or cannot be read.
     Broken,
 }
-
-/// Ranges that are read and wait to be compressed. More wait without their bodies.
-const WAITING_BODIES_MAX: usize = 64;
 
 type Found = Result<Arc<Entry>, Unavailable>;
 
@@ -67,9 +63,6 @@ impl Weighter<Key, Found> for InBytes {
 pub(super) struct RangeCache {
     ranges: Cache<Key, Found, InBytes>,
     digests: Digests,
-    /// Compressing takes a processor for milliseconds, so as many bodies are compressed at once as there are.
-    compressing: Semaphore,
-    waiting_bodies: Semaphore,
     /// When a failure of each prefix was last logged.
     logged: Mutex<BTreeMap<Prefix, Instant>>,
     metrics: Arc<Metrics>,
@@ -78,12 +71,9 @@ pub(super) struct RangeCache {
 impl RangeCache {
     pub(super) fn new(bytes_max: u64, metrics: Arc<Metrics>) -> Self {
         let ranges = usize::try_from(bytes_max / RANGE_BYTES).unwrap_or(usize::MAX);
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             ranges: Cache::with_weighter(ranges, bytes_max, InBytes),
             digests: Digests::default(),
-            compressing: Semaphore::new(processors),
-            waiting_bodies: Semaphore::new(WAITING_BODIES_MAX),
             logged: Mutex::default(),
             metrics,
         }
@@ -110,31 +100,29 @@ impl RangeCache {
             Coding::Identity => self.once(key, self.read(archive, range)).await,
             _ => {
                 let compressed = async {
-                    // A semaphore that is never closed always permits.
-                    let _permit = self.waiting_bodies.acquire().await;
                     let plain = Key {
                         coding: Coding::Identity,
                         ..key
                     };
-                    let plain = self.once(plain, self.read(archive, range)).await?;
-                    let made = self.blocking(move || plain.compressed(coding)).await?;
-                    Ok(Arc::new(made))
+                    // What is read for this only is not kept: it would halve the number of ranges in the cache.
+                    let plain = match self.ranges.get(&plain) {
+                        Some(kept) => kept?,
+                        None => self.read(archive, range).await?,
+                    };
+                    let body = Self::compressed(plain.body.clone(), coding)?;
+                    Ok(Arc::new(plain.in_coding(coding, body)))
                 };
                 self.once(key, compressed).await
             }
         }
     }
 
-    /// Compresses a body that is not kept.
-    pub(super) async fn compressed(
-        &self,
-        body: Bytes,
-        coding: Coding,
-    ) -> Result<Bytes, Unavailable> {
-        match coding {
-            Coding::Identity => Ok(body),
-            _ => self.blocking(move || compress(&body, coding)).await,
-        }
+    /// Compresses a body.
+    pub(super) fn compressed(body: Bytes, coding: Coding) -> Result<Bytes, Unavailable> {
+        compress(body, coding).map_err(|error| {
+            tracing::error!(%error, "a range cannot be compressed");
+            Unavailable::Broken
+        })
     }
 
     /// Forgets everything. The next requests read a new archive.
@@ -164,22 +152,6 @@ impl RangeCache {
         let stored = found.map_err(|error| self.report(&error, range.prefix()))?;
         let entry = Entry::of(stored, |stored, body| self.digests.of(range, stored, body));
         Ok(Arc::new(entry))
-    }
-
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-    ) -> Result<T, Unavailable> {
-        let permit = self.compressing.acquire().await;
-        let done = tokio::task::spawn_blocking(work).await;
-        drop(permit);
-        match done {
-            Ok(Ok(done)) => Ok(done),
-            _ => {
-                tracing::error!("a range cannot be compressed");
-                Err(Unavailable::Broken)
-            }
-        }
     }
 
     /// Whether no failure of a prefix was logged lately.

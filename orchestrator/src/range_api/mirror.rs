@@ -176,7 +176,7 @@ impl Mirror {
             .find(archive, request.range, Coding::Identity)
             .await?;
         let body = padded(&entry.body).into();
-        let body = self.cache.compressed(body, coding).await?;
+        let body = RangeCache::compressed(body, coding)?;
         let mut head = shared_head();
         head.insert(CACHE_CONTROL, NOT_CACHED);
         if let Some(name) = coding.name() {

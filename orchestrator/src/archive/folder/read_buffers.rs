@@ -1,7 +1,12 @@
 //! [`ReadBuffers`]: memory for parts of tars that is used again and again. To allocate and to clear it for every range
 //! would take 8 % of the time of an answer.
+//!
+//! The memory is mapped, so that what is not needed any more goes back to the system. With malloc, the holes that ranges
+//! left when compressed ones took their place in the cache came to 90 MB.
 
 use bytes::Bytes;
+use memmap2::MmapMut;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Buffers that are kept for later. More are freed.
@@ -15,23 +20,28 @@ const STEP_BYTES: usize = 4 * 1024;
 
 /// Buffers that are free.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ReadBuffers(Arc<Mutex<Vec<Vec<u8>>>>);
+pub(super) struct ReadBuffers(Arc<Mutex<Vec<MmapMut>>>);
 
 impl ReadBuffers {
     /// A buffer of `length` bytes, whose content may be anything that was read before.
-    pub(super) fn take(&self, length: usize) -> ReadBuffer {
-        let mut bytes = self.lock().pop().unwrap_or_default();
-        if bytes.len() < length {
-            bytes.resize(length.next_multiple_of(STEP_BYTES), 0);
-        }
-        ReadBuffer {
-            bytes,
+    ///
+    /// # Errors
+    /// The system gives no memory.
+    pub(super) fn take(&self, length: usize) -> io::Result<ReadBuffer> {
+        let spare = self.lock().pop().filter(|spare| spare.len() >= length);
+        let bytes = match spare {
+            Some(spare) => spare,
+            // No mapping is empty.
+            None => MmapMut::map_anon(length.max(1).next_multiple_of(STEP_BYTES))?,
+        };
+        Ok(ReadBuffer {
+            bytes: Some(bytes),
             length,
             free: self.clone(),
-        }
+        })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Vec<u8>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<MmapMut>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -39,7 +49,8 @@ impl ReadBuffers {
 /// A buffer that becomes free when nobody has it any more.
 #[derive(Debug)]
 pub(super) struct ReadBuffer {
-    bytes: Vec<u8>,
+    /// `None` only while it is dropped.
+    bytes: Option<MmapMut>,
     length: usize,
     free: ReadBuffers,
 }
@@ -47,7 +58,8 @@ pub(super) struct ReadBuffer {
 impl ReadBuffer {
     /// The bytes to read into.
     pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.length]
+        let bytes = self.bytes.as_deref_mut().unwrap_or_default();
+        &mut bytes[..self.length]
     }
 }
 
@@ -59,15 +71,18 @@ impl From<ReadBuffer> for Bytes {
 
 impl AsRef<[u8]> for ReadBuffer {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes[..self.length]
+        &self.bytes.as_deref().unwrap_or_default()[..self.length]
     }
 }
 
 impl Drop for ReadBuffer {
     fn drop(&mut self) {
         let mut spare = self.free.lock();
-        if spare.len() < SPARE_MAX && self.bytes.len() <= SPARE_BYTES_MAX {
-            spare.push(std::mem::take(&mut self.bytes));
+        if let Some(bytes) = self.bytes.take()
+            && spare.len() < SPARE_MAX
+            && bytes.len() <= SPARE_BYTES_MAX
+        {
+            spare.push(bytes);
         }
     }
 }
@@ -79,19 +94,19 @@ mod tests {
     #[test]
     fn a_buffer_is_used_again_when_its_last_reader_has_gone() {
         let buffers = ReadBuffers::default();
-        let mut first = buffers.take(5000);
+        let mut first = buffers.take(5000).expect("memory");
         first.as_mut_slice().fill(b'x');
         let read = Bytes::from(first);
         let (address, part) = (read.as_ptr(), read.slice(1000..));
         drop(read);
         assert_ne!(
-            buffers.take(10).as_ref().as_ptr(),
+            buffers.take(10).expect("memory").as_ref().as_ptr(),
             address,
             "it is still read"
         );
         assert!(part.iter().all(|byte| *byte == b'x'));
         drop(part);
-        let again = buffers.take(6000);
+        let again = buffers.take(6000).expect("memory");
         assert_eq!(again.as_ref().as_ptr(), address);
         assert_eq!(again.as_ref().len(), 6000);
     }
@@ -99,11 +114,13 @@ mod tests {
     #[test]
     fn few_and_no_large_buffers_are_kept() {
         let buffers = ReadBuffers::default();
-        let taken: Vec<_> = (0..2 * SPARE_MAX).map(|_| buffers.take(1)).collect();
+        let taken: Vec<_> = (0..2 * SPARE_MAX)
+            .map(|_| buffers.take(1).expect("memory"))
+            .collect();
         drop(taken);
         assert_eq!(buffers.lock().len(), SPARE_MAX);
         buffers.lock().clear();
-        drop(buffers.take(SPARE_BYTES_MAX + 1));
+        drop(buffers.take(SPARE_BYTES_MAX + 1).expect("memory"));
         assert!(buffers.lock().is_empty());
     }
 }
