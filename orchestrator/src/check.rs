@@ -4,7 +4,6 @@
 //! that its length does not give away which range it is. No error of this module names a hash or a range.
 
 pub mod answer;
-pub mod api;
 pub mod hash;
 pub mod input;
 pub mod record;
@@ -13,8 +12,8 @@ pub mod terminal;
 use crate::archive::ranges::{RangeArchive, RangeError};
 use crate::filter_file::FilterKind;
 use crate::filter_file::read::{FilterError, FilterFile};
+use crate::range_client::{ClientError, RangeClient};
 use answer::{AnswerFault, count_of};
-use api::{ApiError, RangeApi};
 use hash::PasswordHash;
 use input::InputFault;
 use std::sync::Arc;
@@ -22,7 +21,7 @@ use std::sync::Arc;
 /// Where hashes are looked up.
 pub enum Source {
     /// A range API.
-    Api(RangeApi),
+    Api(RangeClient),
     /// An archive.
     Archive(Box<RangeArchive>),
     /// A filter that was exported from one.
@@ -56,7 +55,7 @@ pub enum CheckError {
     Input(#[from] InputFault),
     /// The range API does not deliver the range.
     #[error(transparent)]
-    Api(#[from] ApiError),
+    Api(#[from] ClientError),
     /// The archive has other prefixes.
     #[error("the archive does not hold this hash's prefix")]
     NotHeld,
@@ -90,7 +89,7 @@ impl Source {
     /// The source does not tell.
     pub async fn look_up(&self, hash: &PasswordHash) -> Result<Answer, CheckError> {
         let body = match self {
-            Self::Api(api) => api.range(hash.range()).await?,
+            Self::Api(api) => api.padded_body(hash.range()).await?,
             Self::Archive(archive) => archive.range(hash.range()).await?.body,
             Self::Filter(filter) => {
                 let (filter, key) = (Arc::clone(filter), hash.first_64_bits());

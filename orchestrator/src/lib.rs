@@ -10,7 +10,8 @@
 //! - [`destination`] writes tars, reports and the manifest; for a bucket, it uses [`gcs`] and
 //!   [`sign`].
 //! - [`archive`] reads them back and writes nothing; [`verify`] checks all of them.
-//! - [`export`] turns them into other files, such as a [`filter_file`]; [`check`] looks passwords up.
+//! - [`export`] turns them into other files, such as a [`filter_file`]; [`check`] looks passwords up, also in a
+//!   range API, which [`range_client`] asks.
 //! - [`range_api`] serves ranges from an archive, and those that [`generate`] makes, where there is no network.
 
 pub mod archive;
@@ -19,6 +20,7 @@ pub mod cli;
 pub mod destination;
 pub mod export;
 pub mod filter_file;
+mod framing;
 pub mod gcs;
 pub mod generate;
 pub mod host;
@@ -31,6 +33,7 @@ pub mod origin;
 pub mod page;
 pub mod progress;
 pub mod range_api;
+pub mod range_client;
 mod redaction;
 pub mod resource_usage;
 pub mod run;

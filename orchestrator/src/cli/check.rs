@@ -6,7 +6,6 @@ use super::{End, data_output, print, print_json, print_status};
 use crate::archive;
 use crate::archive::location::ArchiveLocation;
 use crate::archive::ranges::RangeArchive;
-use crate::check::api::RangeApi;
 use crate::check::hash::PasswordHash;
 use crate::check::input::{HashReader, InputFault, InputKind};
 use crate::check::record::CheckRecord;
@@ -16,6 +15,7 @@ use crate::filter_file::read::FilterFile;
 use crate::gcs::options::ObjectOptions;
 use crate::humanize;
 use crate::progress::output::{Urgency, stderr};
+use crate::range_client::RangeClient;
 use crate::run::shutdown::Shutdown;
 use anyhow::Context as _;
 use clap::Args;
@@ -137,7 +137,7 @@ impl Check {
     async fn open(&self) -> anyhow::Result<Source> {
         let ca_file = self.ca_file.as_deref();
         let location = match &self.source {
-            Place::Api(url) => return Ok(Source::Api(RangeApi::new(url.clone(), ca_file)?)),
+            Place::Api(url) => return Ok(Source::Api(RangeClient::new(url.clone(), ca_file)?)),
             Place::Stored(location) => location,
         };
         if let ArchiveLocation::Folder(path) = location
