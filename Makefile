@@ -15,7 +15,7 @@ SOAK_SEED ?= 1
 # The article's way, the native floor and the relay that delays, for `make bench` only.
 ARTICLE := target/article/release
 
-SCHEMAS := run-event component-event report manifest run-record measurements check-record
+SCHEMAS := run-event component-event report manifest run-record measurements check-record status-record
 
 # Every crate with its features, a line each.
 FEATURES := $(CARGO) tree --locked --prefix none --format '{p} [{f}]'

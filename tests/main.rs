@@ -33,6 +33,7 @@
 //! - `damage`: `verify` finds damaged archives.
 //! - `unreadable`: `verify` does not call damaged what it could not read.
 //! - `check`: `check` finds passwords in whatever holds ranges, and shows none.
+//! - `status`: `status` tells whether a source has anything new, and says so when it cannot tell.
 //! - `export`: `export` writes what the archive holds, and nothing of one that is damaged.
 //! - `range_api`: `serve` over range files answers like the range API.
 //! - `mirror`: `serve` over an archive answers like the public range API, in every protocol, and keeps secret what it
@@ -76,6 +77,7 @@ mod cases {
     mod soak;
     mod source_bodies;
     mod source_faults;
+    mod status;
     mod stopping;
     mod store_faults;
     mod unreadable;

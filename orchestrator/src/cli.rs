@@ -20,6 +20,7 @@ mod serve;
 mod signals;
 mod staged_file;
 mod staged_folder;
+mod status;
 mod store;
 mod summary;
 mod token;
@@ -38,9 +39,11 @@ const EXIT_DONE: u8 = 0;
 const EXIT_FAILED: u8 = 1;
 /// `check` found a password.
 const EXIT_FOUND: u8 = 1;
+/// `status` found something new.
+const EXIT_NEW: u8 = 1;
 /// The command line is wrong. clap uses the same code.
 const EXIT_USAGE: u8 = 2;
-/// Nothing is damaged or found, but not everything could be read or looked up.
+/// Nothing is damaged, found or new, but not everything could be read, looked up or compared.
 const EXIT_UNREADABLE: u8 = 3;
 /// Stopped by Ctrl-C or SIGTERM: 128 plus the number of SIGINT, as shells report it.
 const EXIT_STOPPED: u8 = 130;
@@ -58,12 +61,13 @@ Examples:
   orchestrator run --to ./archive            mirror everything into ./archive
   orchestrator run --to ./archive -p 2       mirror the first two prefixes
   orchestrator verify ./archive              read it back and check every byte
+  orchestrator status ./archive              how old is it, and is there anything new?
   orchestrator check ./archive               how often does a password occur?
   orchestrator export ./archive --top 1000   the most frequent hashes
 
-Exit codes: 0 success, 1 failure or a password that was found (check), 2 wrong usage, 3 nothing
-damaged or found but not everything readable (verify, export, check), 130 stopped by Ctrl-C or
-SIGTERM.
+Exit codes: 0 success, 1 failure, a password that was found (check) or something new (status), 2
+wrong usage, 3 nothing damaged, found or new but not everything readable (verify, export, check,
+status), 130 stopped by Ctrl-C or SIGTERM.
 Set PREFIX_TAR_LOG=debug for debug logs on stderr.";
 
 /// Mirrors the Pwned Passwords range API into 256 tars, one WebAssembly invocation per prefix.
@@ -78,6 +82,7 @@ struct Cli {
 enum Command {
     Run(Box<run::Run>),
     Verify(verify::Verify),
+    Status(status::Status),
     Check(check::Check),
     Export(export::Export),
     Page(page::Page),
@@ -99,6 +104,7 @@ enum End {
     Done,
     Failed,
     Found,
+    New,
     Unreadable,
     Stopped,
 }
@@ -109,6 +115,7 @@ impl End {
             Self::Done => EXIT_DONE,
             Self::Failed => EXIT_FAILED,
             Self::Found => EXIT_FOUND,
+            Self::New => EXIT_NEW,
             Self::Unreadable => EXIT_UNREADABLE,
             Self::Stopped => EXIT_STOPPED,
         }
@@ -182,6 +189,7 @@ impl Command {
         match self {
             Self::Run(command) => command.run(shutdown).await,
             Self::Verify(command) => unless_stopped(command.run(shutdown.clone()), &shutdown).await,
+            Self::Status(command) => command.run(shutdown).await,
             Self::Check(command) => command.run(shutdown).await,
             Self::Export(command) => unless_stopped(command.run(shutdown.clone()), &shutdown).await,
             Self::Page(command) => unless_stopped(command.run(), &shutdown).await,

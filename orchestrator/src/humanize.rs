@@ -1,5 +1,6 @@
 //! Formats numbers for people, the same way in every command.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 /// An integer with commas: `1,048,576`.
@@ -21,6 +22,17 @@ pub fn prefixes(count: usize) -> String {
         1 => "1 prefix".to_owned(),
         count => format!("{count} prefixes"),
     }
+}
+
+/// A list of names: the first few, the rest as a count.
+pub fn listed(names: impl Iterator<Item = impl Display>) -> String {
+    const LISTED_MAX: usize = 16;
+    let mut names: Vec<String> = names.map(|name| name.to_string()).collect();
+    if let Some(more) = names.len().checked_sub(LISTED_MAX + 1) {
+        names.truncate(LISTED_MAX);
+        names.push(format!("and {} more", more + 1));
+    }
+    names.join(" ")
 }
 
 /// Bytes of data in decimal units, as networks and stores count them: `137.6 MB`.
@@ -54,6 +66,17 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// How long ago something was: `45 s`, `3 h`, `12 days`.
+pub fn age(duration: Duration) -> String {
+    const HOUR: u64 = 60 * 60;
+    match duration.as_secs() {
+        seconds @ ..60 => format!("{seconds} s"),
+        seconds @ 60..HOUR => format!("{} min", seconds / 60),
+        seconds if seconds < 48 * HOUR => format!("{} h", seconds / HOUR),
+        seconds => format!("{} days", seconds / (24 * HOUR)),
+    }
+}
+
 /// A rate per second; 0 if no time has passed.
 pub fn per_second(count: u64, duration: Duration) -> u64 {
     let seconds = duration.as_secs_f64();
@@ -82,6 +105,21 @@ mod tests {
         assert_eq!(duration(Duration::from_millis(420)), "0.42 s");
         assert_eq!(duration(Duration::from_secs(185)), "3 min 5 s");
         assert_eq!(duration(Duration::from_secs(600)), "10 min");
+        for (seconds, expected) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (3_600, "1 h"),
+            (172_799, "47 h"),
+            (172_800, "2 days"),
+        ] {
+            assert_eq!(age(Duration::from_secs(seconds)), expected);
+        }
+        assert_eq!(listed(1..=3), "1 2 3");
+        assert_eq!(
+            listed(1..=18),
+            "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 and 2 more"
+        );
         assert_eq!(per_second(100, Duration::from_secs(2)), 50);
         assert_eq!(per_second(100, Duration::ZERO), 0);
     }

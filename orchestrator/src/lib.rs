@@ -10,8 +10,8 @@
 //! - [`destination`] writes tars, reports and the manifest; for a bucket, it uses [`gcs`] and
 //!   [`sign`].
 //! - [`archive`] reads them back and writes nothing; [`verify`] checks all of them.
-//! - [`export`] turns them into other files, such as a [`filter_file`]; [`check`] looks passwords up, also in a
-//!   range API, which [`range_client`] asks.
+//! - [`export`] turns them into other files, such as a [`filter_file`]; [`check`] looks passwords up.
+//! - [`status`] compares a sample of them with the source. It asks through [`range_client`], as [`check`] does.
 //! - [`range_api`] serves ranges from an archive, and those that [`generate`] makes, where there is no network.
 
 pub mod archive;
@@ -38,6 +38,7 @@ mod redaction;
 pub mod resource_usage;
 pub mod run;
 pub mod sign;
+pub mod status;
 pub mod timeline;
 pub mod tls;
 pub mod trace;

@@ -28,6 +28,7 @@ use manifest_check::{Reported, check_manifest, object_of};
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
 use prefix_tar::protocol::run_id::RunId;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -62,7 +63,7 @@ pub struct Verdict {
 }
 
 /// A run that has begun and that no manifest names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct UnfinishedRun {
     /// The run.
     pub run: RunId,
@@ -75,7 +76,8 @@ pub struct UnfinishedRun {
 }
 
 impl UnfinishedRun {
-    fn of(record: RunRecord, has_manifest: bool) -> Self {
+    /// What people may see of the record of a run that no manifest names.
+    pub fn of(record: RunRecord, has_manifest: bool) -> Self {
         Self {
             has_manifest,
             started: one_line(&record.started),

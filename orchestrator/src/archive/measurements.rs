@@ -1,5 +1,5 @@
-//! [`Measurements`]: what a run measured of itself, for the trace and the page. Nobody needs them to read the archive, so
-//! they have a file of their own, and a server does not read it.
+//! [`Measurements`]: what a run measured of itself, for the trace, the page and the status. Nobody needs them to read the
+//! archive, so they have a file of their own, and a server does not read it.
 
 use jiff::Timestamp;
 use prefix_tar::protocol::failure::FailureKind;

@@ -6,6 +6,7 @@ use crate::archive::measurements::Measurements;
 use crate::archive::run_record::RunRecord;
 use crate::check::record::CheckRecord;
 use crate::run::event::EventRecord;
+use crate::status::record::StatusRecord;
 use clap::{Args, ValueEnum};
 use prefix_tar::protocol::event::Event;
 use prefix_tar::protocol::report::Report;
@@ -35,6 +36,8 @@ enum Format {
     Measurements,
     /// A line of `check --json`
     CheckRecord,
+    /// What `status --json` prints
+    StatusRecord,
 }
 
 impl Schema {
@@ -47,6 +50,7 @@ impl Schema {
             Format::RunRecord => schema_for!(RunRecord),
             Format::Measurements => schema_for!(Measurements),
             Format::CheckRecord => schema_for!(CheckRecord),
+            Format::StatusRecord => schema_for!(StatusRecord),
         };
         print_text(&serde_json::to_string_pretty(&schema)?);
         Ok(End::Done)

@@ -5,7 +5,6 @@ use crate::humanize;
 use crate::resource_usage::ResourceUsage;
 use crate::run::outcome::{FailedPrefix, FinishedRun, Outcome};
 use crate::run::shutdown::Shutdown;
-use prefix_tar::protocol::prefix::Prefix;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -68,7 +67,7 @@ fn failure_lines(outcome: &Outcome, is_stopped: bool) -> Vec<String> {
         .values()
         .filter_map(|failed| {
             let first = failed.first()?;
-            let names = listed(failed.iter().map(|failed| failed.prefix));
+            let names = humanize::listed(failed.iter().map(|failed| failed.prefix));
             let attempts = match first.attempts {
                 1 => String::new(),
                 attempts => format!(" (in each of {attempts} invocations)"),
@@ -93,21 +92,11 @@ fn failure_lines(outcome: &Outcome, is_stopped: bool) -> Vec<String> {
     lines
 }
 
-/// A list of prefixes: the first few by name, the rest as a count.
-fn listed(prefixes: impl Iterator<Item = Prefix>) -> String {
-    const LISTED_MAX: usize = 16;
-    let mut names: Vec<String> = prefixes.map(|prefix| prefix.to_string()).collect();
-    if let Some(more) = names.len().checked_sub(LISTED_MAX + 1) {
-        names.truncate(LISTED_MAX);
-        names.push(format!("and {} more", more + 1));
-    }
-    names.join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use prefix_tar::protocol::failure::{Failure, FailureKind};
+    use prefix_tar::protocol::prefix::Prefix;
 
     #[test]
     fn every_reason_is_printed_once_with_its_prefixes() {
