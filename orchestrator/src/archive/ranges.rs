@@ -1,8 +1,9 @@
 //! [`RangeArchive`]: single ranges of an archive, each compared with its checksum before anyone sees it.
 //!
 //! A range is read with one access, its header with it. If it is not what the prefix's index says, the archive may
-//! have been replaced in place: then the report is read again, and in the end the tar itself. So each range is from
-//! before or from after, and a damaged one is never returned. No message names a range: which one is asked for is the
+//! have been replaced in place: then the report is read again, and in the end the tar itself, which must be the one that
+//! the report or the manifest describes, or one that an unfinished run has stored. So each range is from before or from
+//! after, and a damaged one is never returned. No message names a range: which one is asked for is the
 //! client's secret.
 
 mod index;
@@ -17,6 +18,7 @@ use index::PrefixIndex;
 use prefix_tar::engine::tar::BLOCK_BYTES;
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::prefix::{Prefix, RangeName};
+use prefix_tar::protocol::report::Report;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -76,7 +78,7 @@ pub struct RangeArchive {
 /// What is known about a prefix's tar. Only what the manifest says is until one of its ranges is asked for.
 struct Slot {
     /// The length and the checksum of the tar that the manifest lists.
-    listed: (u64, Crc32c),
+    listed: Object,
     index: RwLock<Option<Arc<PrefixIndex>>>,
     /// Held while an index is read, so that only one is.
     reading: Mutex<InVain>,
@@ -227,10 +229,13 @@ impl RangeArchive {
         if in_vain.report.is_some_and(is_within(REPORT_READ_PAUSE)) {
             return Err(undescribed());
         }
-        if let Some(index) = self.reported_index(prefix).await? {
+        let reported = self.reported(prefix).await?;
+        let object = reported.as_ref().map(object_of);
+        if let Some(index) = reported.and_then(PrefixIndex::of_report) {
             return Ok(slot.keep(index));
         }
-        match self.index_of_tar(prefix, &mut in_vain.tar).await? {
+        let known = [Some(slot.listed), object];
+        match self.index_of_tar(prefix, known, &mut in_vain.tar).await? {
             Some(index) => Ok(slot.keep(index)),
             None => {
                 in_vain.report = Some(Instant::now());
@@ -253,31 +258,35 @@ impl RangeArchive {
         if in_vain.report.is_some_and(is_within(REPORT_READ_PAUSE)) {
             return Ok(None);
         }
-        let reported = self.reported_index(prefix).await?;
-        if let Some(index) = reported.filter(|index| index.object() != used.object()) {
+        let reported = self.reported(prefix).await?;
+        let object = reported.as_ref().map(object_of);
+        let index = reported.and_then(PrefixIndex::of_report);
+        if let Some(index) = index.filter(|index| index.object() != used.object()) {
             return Ok(Some(slot.keep(index)));
         }
-        let index = self.index_of_tar(prefix, &mut in_vain.tar).await?;
+        let known = [Some(slot.listed), object];
+        let index = self.index_of_tar(prefix, known, &mut in_vain.tar).await?;
         if index.is_none() {
             in_vain.report = Some(Instant::now());
         }
         Ok(index.map(|index| slot.keep(index)))
     }
 
-    /// The index in a prefix's report; `None` if there is no valid one with checksums.
-    async fn reported_index(&self, prefix: Prefix) -> Result<Option<PrefixIndex>, RangeError> {
-        let report = match self.archive.report(prefix).await {
-            Ok(report) => report,
-            Err(ReadError::Invalid { .. }) => None,
-            Err(error) => return Err(error.into()),
-        };
-        Ok(report.and_then(PrefixIndex::of_report))
+    /// A prefix's report; `None` if there is no valid one.
+    async fn reported(&self, prefix: Prefix) -> Result<Option<Report>, RangeError> {
+        match self.archive.report(prefix).await {
+            Ok(report) => Ok(report.filter(|report| report.check().is_ok())),
+            Err(ReadError::Invalid { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    /// The index of a tar that is read from end to end; `None` if it is not whole.
+    /// The index of a tar that is read from end to end; `None` if it is not whole, or not one of the objects that are
+    /// `known` and not one that a run has stored: a valid tar can be damaged all the same, in a digit of a hash.
     async fn index_of_tar(
         &self,
         prefix: Prefix,
+        known: [Option<Object>; 2],
         whole_read: &mut Option<Instant>,
     ) -> Result<Option<PrefixIndex>, RangeError> {
         if whole_read.is_some_and(is_within(WHOLE_READ_PAUSE)) {
@@ -285,13 +294,42 @@ impl RangeArchive {
         }
         tracing::info!(%prefix, "reading a whole tar, because no report describes its ranges");
         match self.archive.index_tar(prefix).await? {
-            Some(Ok(index)) => return Ok(PrefixIndex::of_tar(prefix, index)),
+            Some(Ok(index)) => {
+                let object = Some((index.content_length, index.crc32c));
+                if known.contains(&object) || self.is_of_unfinished_run(prefix).await? {
+                    return Ok(PrefixIndex::of_tar(prefix, index));
+                }
+                tracing::warn!(%prefix, "a tar is neither the one of its report nor that of the manifest");
+            }
             Some(Err(damage)) => tracing::warn!(%prefix, damage, "a tar is damaged"),
             None => tracing::warn!(%prefix, "a tar is missing"),
         }
         *whole_read = Some(Instant::now());
         Ok(None)
     }
+
+    /// Whether a prefix's tar is one that an unfinished run has stored: its report follows a moment later, or when the
+    /// run is resumed. The generation shows that it is not the tar that the run has found, and that may be damaged.
+    async fn is_of_unfinished_run(&self, prefix: Prefix) -> Result<bool, RangeError> {
+        let record = match self.archive.run_record().await {
+            Ok(record) => record,
+            Err(ReadError::Invalid { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let unfinished = record.filter(|record| Some(&record.run) != self.manifest.run.as_ref());
+        let Some(planned) = unfinished.as_ref().and_then(|record| record.prefix(prefix)) else {
+            return Ok(false);
+        };
+        let generation = self.archive.generation(&tar_name(prefix)).await?;
+        Ok(!planned.kept && generation != planned.base)
+    }
+}
+
+/// The length and the checksum of a tar.
+type Object = (u64, Crc32c);
+
+fn object_of(report: &Report) -> Object {
+    (report.content_length, report.crc32c)
 }
 
 /// Whether something happened within the last `pause`.

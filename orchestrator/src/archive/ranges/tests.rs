@@ -1,6 +1,6 @@
 use super::*;
 use crate::archive::folder::FolderArchive;
-use crate::archive::layout::report_name;
+use crate::archive::layout::{RUN_RECORD_NAME, report_name};
 use crate::verify::sample::{ENTRY_BYTES, archive_of, report_of, tar_of};
 use std::path::Path;
 
@@ -25,6 +25,24 @@ fn newer_tar() -> Vec<u8> {
     }
     assert_ne!(newer, tar);
     newer
+}
+
+async fn generation(folder: &Path) -> Option<String> {
+    let archive = FolderArchive::new(folder.to_owned());
+    archive
+        .generation(&tar_name(PREFIX))
+        .await
+        .expect("readable")
+}
+
+/// Records a run that has not finished, and that has found this generation of the tar.
+fn write_run_record(folder: &Path, base: Option<&str>) {
+    let record = serde_json::json!({
+        "tool": "prefix-tar", "version": "0.1.0", "run": "20260201T000000Z-00000001", "source": "http://a",
+        "started": "2026-02-01T00:00:00Z", "force": true, "upload_seconds": 60, "closed": false,
+        "prefixes": [{"prefix": PREFIX, "base": base, "kept": false}],
+    });
+    std::fs::write(folder.join(RUN_RECORD_NAME), record.to_string()).expect("written");
 }
 
 #[tokio::test]
@@ -80,7 +98,11 @@ async fn a_tar_that_was_replaced_is_read_with_its_new_report_or_without() {
     let archive = open(folder.path()).await;
     let old = archive.range(range("AB005")).await.expect("a range").body;
     let newer = newer_tar();
-    std::fs::write(folder.path().join(tar_name(PREFIX)), &newer).expect("written");
+    let tar_path = folder.path().join(tar_name(PREFIX));
+    let (aside, base) = (folder.path().join("aside"), generation(folder.path()).await);
+    std::fs::write(&aside, &newer).expect("written");
+    std::fs::rename(&aside, &tar_path).expect("replaced");
+    write_run_record(folder.path(), base.as_deref());
     let found = archive.range(range("AB005")).await.expect("a range");
     assert!(!found.is_listed, "the manifest lists the tar before");
     let new = found.body;
@@ -116,6 +138,49 @@ async fn a_damaged_range_does_not_make_the_books_be_read_for_every_request() {
     assert_eq!((last.report, last.tar), (first.report, first.tar));
     std::fs::write(&path, &whole).expect("written");
     archive.range(range("AB007")).await.expect("mended");
+}
+
+#[tokio::test]
+async fn a_valid_tar_that_nobody_has_stored_is_damaged() {
+    // A changed count leaves the tar valid. Its own checksums must not prove it.
+    let folder = archive_of(&[PREFIX]);
+    let (tar_path, report_path) = (
+        folder.path().join(tar_name(PREFIX)),
+        folder.path().join(report_name(PREFIX)),
+    );
+    let known = open(folder.path()).await;
+    known.range(range("AB005")).await.expect("whole");
+    let base = generation(folder.path()).await;
+    std::fs::write(&tar_path, newer_tar()).expect("written");
+    let refused = async |archive: &RangeArchive| {
+        let error = archive.range(range("AB005")).await.expect_err("damaged");
+        assert!(matches!(error, RangeError::Damaged { .. }), "{error}");
+    };
+    refused(&known).await;
+    refused(&open(folder.path()).await).await;
+    let mut report = report_of(PREFIX, &tar_of(PREFIX));
+    report.range_crc32c.clear();
+    std::fs::write(&report_path, serde_json::to_vec(&report).expect("JSON")).expect("written");
+    refused(&open(folder.path()).await).await;
+    std::fs::remove_file(&report_path).expect("removed");
+    refused(&open(folder.path()).await).await;
+    // A run that has found this very tar has not stored it.
+    write_run_record(folder.path(), generation(folder.path()).await.as_deref());
+    refused(&open(folder.path()).await).await;
+    write_run_record(folder.path(), base.as_deref());
+    open(folder.path())
+        .await
+        .range(range("AB005"))
+        .await
+        .expect("stored by the run");
+    // Without a report, the manifest describes the tar.
+    std::fs::remove_file(folder.path().join(RUN_RECORD_NAME)).expect("removed");
+    std::fs::write(&tar_path, tar_of(PREFIX)).expect("written");
+    open(folder.path())
+        .await
+        .range(range("AB005"))
+        .await
+        .expect("listed");
 }
 
 #[tokio::test]
