@@ -8,7 +8,7 @@ use crate::http_client::{self, HttpClient};
 use crate::range_api::request::ADD_PADDING;
 use crate::tls::private_issuer_hint;
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, USER_AGENT};
+use http::header::USER_AGENT;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -143,7 +143,7 @@ impl RangeClient {
         Ok(Self { source, http })
     }
 
-    /// Asks for a range, and has its length hidden by padding. The body is not checked.
+    /// Asks for a range, and has its length hidden by padding. Of the body, only that it is whole is checked.
     ///
     /// # Errors
     /// No attempt was answered with a body.
@@ -152,10 +152,18 @@ impl RangeClient {
             let lease = self.http.lease();
             let request = self.request(range, Wanted::PaddedBody)?;
             let response = answered(lease.request(request).await)?;
-            if is_encoded(response.headers()) {
-                return Err(Fault::Encoded);
-            }
-            lease.watch(collect(response, PADDED_BYTES_MAX)).await
+            let head = head_of(response.headers())?;
+            // The API's MD5 may be that of the range without the padding, which does not show that nothing was cut.
+            check_framing(
+                &response,
+                &Head {
+                    content_md5: None,
+                    ..head.clone()
+                },
+            )?;
+            let body = lease.watch(collect(response, PADDED_BYTES_MAX)).await?;
+            let is_whole = matches_md5(&body, &head) || matches_md5(&without_padding(&body), &head);
+            is_whole.then_some(body).ok_or(Fault::Md5)
         };
         self.attempt(attempt).await
     }
@@ -170,14 +178,7 @@ impl RangeClient {
             let request = self.request(range, Wanted::Body)?;
             let response = answered(lease.request(request).await)?;
             let head = head_of(response.headers())?;
-            if head.is_gzip {
-                return Err(Fault::Encoded);
-            }
-            let end = || match is_framed(&response) {
-                true => BodyEnd::Marked,
-                false => BodyEnd::Connection,
-            };
-            head.check_framing(end).map_err(Fault::Head)?;
+            check_framing(&response, &head)?;
             let body = lease.watch(collect(response, RANGE_BYTES_MAX)).await?;
             check(&body, &head)?;
             Ok(body)
@@ -265,9 +266,16 @@ fn answered(
     }
 }
 
-fn is_encoded(headers: &HeaderMap) -> bool {
-    let encoding = headers.get(CONTENT_ENCODING);
-    encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+/// Checks that the body comes as it was asked for, and that its end can be told from a cut.
+fn check_framing(response: &Response<Incoming>, head: &Head) -> Result<(), Fault> {
+    if head.is_gzip {
+        return Err(Fault::Encoded);
+    }
+    let end = || match is_framed(response) {
+        true => BodyEnd::Marked,
+        false => BodyEnd::Connection,
+    };
+    head.check_framing(end).map_err(Fault::Head)
 }
 
 fn head_of(headers: &HeaderMap) -> Result<Head, Fault> {
@@ -299,13 +307,25 @@ fn check(body: &[u8], head: &Head) -> Result<(), Fault> {
     let mut lines = RangeCheck::new();
     lines.push(body).map_err(Fault::Body)?;
     lines.finish().map_err(Fault::Body)?;
-    let md5 = head.content_md5.map(|stated| {
-        let mut md5 = Md5Check::new(stated);
-        md5.push(body);
-        md5
-    });
-    match md5.is_none_or(Md5Check::matches) {
+    match matches_md5(body, head) {
         true => Ok(()),
         false => Err(Fault::Md5),
     }
+}
+
+/// Whether a body has the MD5 that its head states, if it states one.
+fn matches_md5(body: &[u8], head: &Head) -> bool {
+    head.content_md5.is_none_or(|stated| {
+        let mut md5 = Md5Check::new(stated);
+        md5.push(body);
+        md5.matches()
+    })
+}
+
+/// The lines of a body whose count is not 0, as the API separates them.
+fn without_padding(body: &[u8]) -> Vec<u8> {
+    let lines = body.split(|byte| *byte == b'\n');
+    let lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let kept: Vec<&[u8]> = lines.filter(|line| !line.ends_with(b":0")).collect();
+    kept.join(&b"\r\n"[..])
 }

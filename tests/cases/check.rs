@@ -6,9 +6,12 @@ use crate::harness::source::{Reply, Source, listener, valid_body};
 use crate::harness::store_program::StoreProgram;
 use crate::harness::tls_server::TlsServer;
 use crate::harness::{generated, run_config, run_whole};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
+use md5::Md5;
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
 use orchestrator::generate::GeneratorConfig;
@@ -22,6 +25,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// How long a stopped program may take.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -280,7 +284,7 @@ async fn an_answer_of_an_api_is_believed_only_if_it_is_a_range() {
     let endless = |range| Reply::Body(valid_body(range, 1024 * 1024));
     assert_not_told(
         &check_api(endless).await,
-        "answered with more than 327680 bytes",
+        "answered with more than 262144 bytes",
     );
 
     let refused = {
@@ -291,6 +295,56 @@ async fn an_answer_of_an_api_is_believed_only_if_it_is_a_range() {
         &check(&[&refused], KNOWN).await,
         &format!("{refused} cannot be asked"),
     );
+}
+
+/// An API that sends these bytes after every request, and closes the connection.
+async fn answering_raw(answer: String) -> String {
+    let listener = listener().await;
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    format!("http://{address}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_may_have_been_cut_is_not_believed() {
+    let body = |count: &str| String::from_utf8(body_with(count).to_vec()).expect("text");
+    let (whole, cut) = (body("1000"), format!("{}:3", "0".repeat(35)));
+    let md5 = |body: &str| STANDARD.encode(Md5::digest(body));
+    let length = |body: &str| format!("content-length: {}\r\n", body.len());
+    let with_md5 = |of: &str| format!("content-md5: {}\r\n", md5(of));
+    for (head, body, words) in [
+        (String::new(), &cut, "it may have been cut off"),
+        (String::new(), &whole, "it may have been cut off"),
+        (with_md5(&whole), &whole, "it may have been cut off"),
+        (
+            length(&cut) + "content-range: bytes 0-99/9999\r\n",
+            &cut,
+            "content-range",
+        ),
+        (length(&cut) + &with_md5(&whole), &cut, "Content-MD5"),
+        (length(&whole) + &with_md5(&cut), &whole, "Content-MD5"),
+    ] {
+        let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n{head}\r\n{body}");
+        let url = answering_raw(answer).await;
+        assert_not_told(&check(&[&url], KNOWN).await, words);
+    }
+    // The MD5 may be that of what is sent, or of the range without its padding.
+    let padded = format!("{whole}\r\n{}:0", "F".repeat(35));
+    for of in [&whole, &padded] {
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\n{}{}\r\n{padded}",
+            length(&padded),
+            with_md5(of)
+        );
+        let url = answering_raw(answer).await;
+        assert_says(&check(&[&url], KNOWN).await, 1, "1000\n");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,9 @@ pub enum AnswerFault {
     /// It is empty. No range is.
     #[error("it is empty")]
     Empty,
+    /// The suffix has several counts.
+    #[error("it has a hash twice, with different counts")]
+    Twice,
     /// Every count is 0. Every range holds hundreds of hashes.
     #[error("it has padding only")]
     PaddingOnly,
@@ -31,8 +34,11 @@ pub fn count_of(answer: &[u8], suffix: &[u8; SUFFIX_BYTES]) -> Result<u64, Answe
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let (of, count) = parsed(line).ok_or(AnswerFault::Line(number))?;
         is_padding &= count == 0;
-        if of == suffix {
-            found = found.max(count);
+        if of == suffix && count > 0 {
+            if found > 0 && found != count {
+                return Err(AnswerFault::Twice);
+            }
+            found = count;
         }
     }
     if is_padding {
@@ -84,6 +90,7 @@ mod tests {
         let this = std::str::from_utf8(SUFFIX).expect("text");
         for (lines, fault) in [
             (String::new(), AnswerFault::Empty),
+            (format!("{this}:5|{this}:6"), AnswerFault::Twice),
             (format!("{this}:0"), AnswerFault::PaddingOnly),
             (
                 format!("{}:0|{this}:00", "F".repeat(35)),
