@@ -1,5 +1,6 @@
 //! [`StagedFile`]: a file that a command writes at its end, for example a trace. It appears whole or not at all.
 
+use crate::archive::layout::{MANIFEST_NAME, RUN_RECORD_NAME, is_archive_name};
 use anyhow::Context as _;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -20,12 +21,21 @@ impl StagedFile {
     pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
         anyhow::ensure!(!path.is_dir(), "cannot create {shown}: it is a folder");
-        // Its new name would take the place of a device or a pipe, for every program.
-        let is_replaceable = path.metadata().map_or(true, |present| present.is_file());
-        anyhow::ensure!(
-            is_replaceable,
-            "cannot create {shown}: it is a device or a pipe; without --out, the output goes to stdout"
-        );
+        // The new file would take the place of a link, a device or a pipe, for every program.
+        if let Ok(present) = path.symlink_metadata() {
+            anyhow::ensure!(
+                !present.is_symlink(),
+                "cannot create {shown}: it is a symbolic link; name the file that it leads to"
+            );
+            anyhow::ensure!(
+                present.is_file(),
+                "cannot create {shown}: it is a device or a pipe, not a file"
+            );
+            anyhow::ensure!(
+                !is_of_archive(path),
+                "cannot create {shown}: it is a file of an archive"
+            );
+        }
         let staged = emulator::staging::create_in(folder_of(path))
             .with_context(|| format!("cannot create {shown}"))?;
         Ok(Self {
@@ -73,6 +83,16 @@ impl StagedFile {
     }
 }
 
+/// Whether a file has a name of an archive's, beside a manifest or the record of a run.
+fn is_of_archive(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let folder = folder_of(path);
+    name.is_some_and(is_archive_name)
+        && [MANIFEST_NAME, RUN_RECORD_NAME]
+            .iter()
+            .any(|book| folder.join(book).exists())
+}
+
 /// The folder that a path is in.
 pub(super) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
@@ -110,10 +130,25 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_not_replaced() {
-        let error = StagedFile::create(Path::new("/dev/null")).err();
-        let error = error.expect("it is refused").to_string();
-        assert!(error.contains("a device or a pipe"), "{error}");
+    fn only_files_that_are_nothing_else_are_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let refused = |path: &Path, reason: &str| {
+            let error = StagedFile::create(path).err().expect("it is refused");
+            assert!(error.to_string().contains(reason), "{error}");
+        };
+        refused(Path::new("/dev/null"), "a device or a pipe");
+        let [list, link, tar] =
+            ["list.txt", "link.txt", "AB.tar"].map(|name| folder.path().join(name));
+        std::fs::write(&list, "").expect("written");
+        std::os::unix::fs::symlink(&list, &link).expect("a link");
+        refused(&link, "a symbolic link");
+        std::fs::write(&tar, "").expect("written");
+        assert!(StagedFile::create(&tar).is_ok(), "there is no archive");
+        let manifest = folder.path().join(MANIFEST_NAME);
+        std::fs::write(&manifest, "{}").expect("written");
+        refused(&tar, "a file of an archive");
+        refused(&manifest, "a file of an archive");
+        assert!(StagedFile::create(&list).is_ok());
     }
 
     #[test]
