@@ -24,6 +24,7 @@ use crate::archive::manifest::Manifest;
 use crate::archive::run_record::RunRecord;
 use crate::archive::{Archive, ReadError, Replaced};
 use crate::workers;
+pub use manifest_check::problems_of_manifest;
 use manifest_check::{Reported, check_manifest, object_of};
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;

@@ -271,6 +271,59 @@ async fn a_missing_report_tar_or_manifest_exports_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_leaves_a_tar_out_or_contradicts_itself_exports_nothing() {
+    exports_nothing(|archive| {
+        change_manifest(archive, |manifest| {
+            let objects = manifest["objects"].as_array_mut().expect("objects");
+            let left_out = objects.remove(0);
+            let (prefixes, bytes) = (
+                &manifest["totals"]["prefixes"],
+                &manifest["totals"]["content_length"],
+            );
+            let prefixes = prefixes.as_u64().expect("a number") - 1;
+            let length = left_out["content_length"].as_u64().expect("a number");
+            let bytes = bytes.as_u64().expect("a number") - length;
+            manifest["totals"]["prefixes"] = prefixes.into();
+            manifest["totals"]["content_length"] = bytes.into();
+        });
+        "damaged: manifest.json: does not name 5A, which is in the archive"
+    })
+    .await;
+    exports_nothing(|archive| {
+        change_manifest(archive, |manifest| {
+            manifest["totals"]["prefixes"] = 7.into()
+        });
+        "damaged: manifest.json: has totals that are not the sums over its objects"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_does_not_take_the_place_of_its_archive_or_of_a_link() {
+    let fixture = Fixture::new().await;
+    let tar = fixture.archive().join("5A.tar");
+    let before = std::fs::read(&tar).expect("a tar");
+    let link = fixture.out().join("link");
+    std::os::unix::fs::symlink(fixture.out().join("list"), &link).expect("a link");
+    for (out, said) in [(&tar, "a file of an archive"), (&link, "a symbolic link")] {
+        let output = fixture.export(&["--top", "1", "--out", out.to_str().expect("UTF-8")]);
+        let text = texts(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(said), "{text}");
+    }
+    assert!(std::fs::read(&tar).expect("a tar") == before);
+    assert!(link.is_symlink());
+}
+
+fn change_manifest(archive: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    let path = archive.join("manifest.json");
+    let text = std::fs::read(&path).expect("a manifest");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    change(&mut manifest);
+    std::fs::write(&path, manifest.to_string()).expect("written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn prefixes_that_are_not_held_and_forms_that_cannot_be_are_refused() {
     let fixture = Fixture::new().await;
     for (arguments, code, said) in [

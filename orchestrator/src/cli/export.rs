@@ -19,6 +19,7 @@ use crate::humanize;
 use crate::progress::counter::Counter;
 use crate::run::plan::PrefixSet;
 use crate::run::shutdown::Shutdown;
+use crate::verify::problems_of_manifest;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use prefix_tar::protocol::prefix::Prefix;
@@ -28,6 +29,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+
+/// What a failure means if no byte has been written.
+const NOTHING_EXPORTED: &str = "nothing was exported";
 
 /// What is written at once, in bytes: three ranges.
 const WRITE_BYTES: usize = 256 * 1024;
@@ -114,6 +118,10 @@ impl Export {
                 )
             })?,
         };
+        let problems = problems_of_manifest(&*archive, &manifest).await;
+        if !problems.is_empty() {
+            return failed(ExportError::Problems(problems), NOTHING_EXPORTED);
+        }
         let job = Job {
             prefixes: export::selected(&manifest, self.prefixes.as_ref())?.into(),
             archive,
@@ -188,7 +196,7 @@ impl Job {
             export.verify(|| counter.count())
         });
         if let Err(error) = verified.await? {
-            return failed(error, "nothing was exported");
+            return failed(error, NOTHING_EXPORTED);
         }
         let sink = TextSink::new(buffered(data_output::open()?));
         let exported = self.fill(sink, TextSink::finish).await?;
@@ -198,7 +206,7 @@ impl Job {
     async fn top_to_stdout(&self, top: u32) -> anyhow::Result<End> {
         let stdout = buffered(data_output::open()?);
         let exported = self.fill(TopSink::new(top), move |sink| sink.write(stdout));
-        ended_on_stdout(exported.await?, "nothing was exported")
+        ended_on_stdout(exported.await?, NOTHING_EXPORTED)
     }
 
     async fn text_to_file(&self, out: &Path) -> anyhow::Result<End> {
@@ -239,7 +247,7 @@ impl Job {
                 print(&format!("{} to {shown}", self.summary(hashes)));
                 Ok(End::Done)
             }
-            Err(error) => failed(error, "nothing was exported"),
+            Err(error) => failed(error, NOTHING_EXPORTED),
         }
     }
 
@@ -251,7 +259,7 @@ impl Job {
     ) -> anyhow::Result<End> {
         let hashes = match exported {
             Ok(hashes) => hashes,
-            Err(error) => return failed(error, "nothing was exported"),
+            Err(error) => return failed(error, NOTHING_EXPORTED),
         };
         let bytes = staged.file()?.metadata()?.len();
         staged.keep()?;

@@ -1,12 +1,18 @@
 //! Compares the manifest with the reports, and its totals with its objects.
 
 use super::problem::Problems;
+use crate::archive::Archive;
 use crate::archive::layout::{MANIFEST_NAME, RUN_RECORD_NAME, tar_name};
 use crate::archive::manifest::{Manifest, ManifestObject, Totals};
 use crate::archive::run_record::RunRecord;
+use futures::{StreamExt as _, stream};
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
 use std::collections::BTreeMap;
+use std::pin::pin;
+
+/// Tars that are looked for at the same time.
+const LOOKS_MAX: usize = 16;
 
 /// What a valid report has to say about the manifest.
 #[derive(Debug)]
@@ -94,6 +100,35 @@ pub(super) fn check_manifest(
             damage("has totals that are not the sums over the reports");
         }
     }
+}
+
+/// What is wrong with the manifest, as far as its reports are not needed: it contradicts itself, or leaves out a tar that
+/// is there. If the account may not know whether others are there, the manifest is believed.
+pub async fn problems_of_manifest(archive: &dyn Archive, manifest: &Manifest) -> Problems {
+    let mut problems = Problems::default();
+    check_manifest(manifest, &BTreeMap::new(), None, &mut problems);
+    let record = archive.run_record().await.ok().flatten();
+    if record.is_some_and(|record| Some(record.run) != manifest.run) {
+        // A run that has not finished may be adding prefixes.
+        return problems;
+    }
+    let others = Prefix::all().filter(|prefix| object_of(manifest, *prefix).is_none());
+    let looks = stream::iter(others).map(async |prefix| (prefix, archive.has_tar(prefix).await));
+    let mut found = pin!(looks.buffered(LOOKS_MAX));
+    while let Some((prefix, has_tar)) = found.next().await {
+        match has_tar {
+            Ok(false) => {}
+            Ok(true) => problems.damage(
+                MANIFEST_NAME,
+                &format!("does not name {prefix}, which is in the archive"),
+            ),
+            Err(error) => {
+                tracing::debug!(%error, "tars that the manifest does not name are not looked for");
+                break;
+            }
+        }
+    }
+    problems
 }
 
 /// Whether the totals fit the objects. That can be told without the reports.
