@@ -5,19 +5,19 @@ mod read_buffers;
 
 use super::layout::tar_name;
 use super::{Archive, Base, ReadError, StoredFile, StoredObject, TarReader};
+use crate::regular_file::{self, NotRegular};
 use bytes::Bytes;
 use emulator::error::{StoreError, lacks_file_descriptors};
 use emulator::objects::{Objects, current_generation};
-use nix::libc::{ELOOP, ENXIO, O_NOFOLLOW, O_NONBLOCK};
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::prefix::Prefix;
 use read_buffers::{ReadBuffer, ReadBuffers};
 #[cfg(target_os = "linux")]
 use rustix::io::ReadWriteFlags;
-use std::fs::{File, FileType, Metadata, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt as _, FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -71,12 +71,10 @@ impl FolderArchive {
             Ok(Err(error)) if lacks_file_descriptors(&error) => {
                 Err(unreadable(StoreError::NoFileDescriptors.to_string(), true))
             }
-            Ok(Err(error)) if error.get_ref().is_some_and(|cause| cause.is::<Unusable>()) => {
-                Err(ReadError::Invalid {
-                    file: shown,
-                    reason: error.to_string(),
-                })
-            }
+            Ok(Err(error)) if is_unusable(&error) => Err(ReadError::Invalid {
+                file: shown,
+                reason: error.to_string(),
+            }),
             Ok(Err(error)) => Err(unreadable(error.to_string(), false)),
             Err(error) => Err(unreadable(error.to_string(), false)),
         }
@@ -199,10 +197,10 @@ fn open_part(
     byte_range: &Range<u64>,
     buffers: &ReadBuffers,
 ) -> io::Result<(File, ReadBuffer)> {
-    let (file, metadata) = open_with_metadata(path)?;
+    let (file, metadata) = regular_file::open(path)?;
     let file_bytes = metadata.len();
     if byte_range.end > file_bytes {
-        return Err(io::Error::other(Unusable::Shorter {
+        return Err(io::Error::other(TooShort {
             file_bytes,
             needed_bytes: byte_range.end,
         }));
@@ -226,49 +224,22 @@ fn read_cached(_file: &File, _bytes: &mut [u8], _offset: u64) -> bool {
     false
 }
 
-/// Why a file that exists is not what its name says.
+/// The cause of an error if a file ends too early.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-enum Unusable {
-    /// Something other than a regular file has its name.
-    #[error("it is a {0}, not a regular file")]
-    NotRegular(&'static str),
-    /// It ends too early.
-    #[error("it has {file_bytes} bytes, and {needed_bytes} are needed")]
-    Shorter { file_bytes: u64, needed_bytes: u64 },
+#[error("it has {file_bytes} bytes, and {needed_bytes} are needed")]
+struct TooShort {
+    file_bytes: u64,
+    needed_bytes: u64,
 }
 
-/// Opens a regular file, and nothing else. It never blocks.
+/// Whether a file exists and is not what its name says.
+fn is_unusable(error: &io::Error) -> bool {
+    let cause = error.get_ref();
+    cause.is_some_and(|cause| cause.is::<NotRegular>() || cause.is::<TooShort>())
+}
+
 fn open(path: &Path) -> io::Result<File> {
-    open_with_metadata(path).map(|(file, _)| file)
-}
-
-fn open_with_metadata(path: &Path) -> io::Result<(File, Metadata)> {
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(O_NONBLOCK | O_NOFOLLOW)
-        .open(path)
-        .map_err(|error| match error.raw_os_error() {
-            Some(ELOOP) => io::Error::other(Unusable::NotRegular("symbolic link")),
-            Some(ENXIO) => io::Error::other(Unusable::NotRegular("socket")),
-            _ => error,
-        })?;
-    let metadata = file.metadata()?;
-    let file_type = metadata.file_type();
-    if file_type.is_file() {
-        Ok((file, metadata))
-    } else {
-        Err(io::Error::other(Unusable::NotRegular(kind_of(file_type))))
-    }
-}
-
-fn kind_of(file_type: FileType) -> &'static str {
-    if file_type.is_dir() {
-        "directory"
-    } else if file_type.is_fifo() {
-        "FIFO"
-    } else {
-        "special file"
-    }
+    regular_file::open(path).map(|(file, _)| file)
 }
 
 #[cfg(test)]

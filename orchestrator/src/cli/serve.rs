@@ -10,6 +10,7 @@ use crate::gcs::options::ObjectOptions;
 use crate::generate::{GeneratorConfig, HASHES_PER_RANGE, HASHES_PER_RANGE_MAX};
 use crate::http_server::HttpServer;
 use crate::http_server::tls::TlsIdentity;
+use crate::open_files;
 use crate::range_api::current::{CurrentArchive, Refreshed};
 use crate::range_api::mirror::Mirror;
 use crate::range_api::{self, source::RangeSource};
@@ -107,6 +108,7 @@ struct MirrorOptions {
 
 impl Serve {
     pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<End> {
+        open_files::raise_limit();
         let identity = identity(self.tls_cert.as_deref(), self.tls_key.as_deref())?;
         listen_for_hangup(identity.clone())?;
         let scheme = identity.as_ref().map_or("http", |_| "https");

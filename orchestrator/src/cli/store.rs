@@ -4,6 +4,7 @@ use super::private_file::warn_if_shared;
 use super::serve::{listen, stop_unless_stuck, until_stopped};
 use super::{End, print};
 use crate::destination::folder::serve;
+use crate::open_files;
 use crate::run::shutdown::Shutdown;
 use anyhow::Context as _;
 use clap::Args;
@@ -62,6 +63,7 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) async fn run(self, shutdown: Shutdown) -> anyhow::Result<End> {
+        open_files::raise_limit();
         anyhow::ensure!(
             self.listen.ip().is_loopback(),
             "the local store listens on loopback only, and {} is not loopback",

@@ -5,7 +5,7 @@
 //! keep nobody out. What a peer does with its share does not concern the others.
 
 use super::ServerLimits;
-use nix::sys::resource::{Resource, getrlimit};
+use crate::open_files;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::pin::pin;
@@ -31,6 +31,8 @@ const FILES_RESERVED: usize = 128;
 #[derive(Debug)]
 pub(super) struct Admissions {
     limits: ServerLimits,
+    /// Connections of one peer that are served at once. Others may wait, so that a silent one makes room.
+    share: usize,
     /// Connections of one peer, with those that wait or linger.
     per_peer_max: usize,
     /// Connections of all peers. It exceeds what a single peer can have.
@@ -66,9 +68,11 @@ impl Admissions {
     pub(super) fn new(limits: ServerLimits) -> Arc<Self> {
         let wanted = limits.connections_per_peer + WAITING_PER_PEER;
         let open_max = (2 * wanted).min(files_max());
+        let per_peer_max = wanted.min(open_max / 4 * 3);
         Arc::new(Self {
             limits,
-            per_peer_max: wanted.min(open_max / 4 * 3),
+            share: limits.connections_per_peer.min(per_peer_max / 2),
+            per_peer_max,
             open_max,
             book: Mutex::default(),
         })
@@ -81,7 +85,7 @@ impl Admissions {
         if book.open >= self.open_max {
             return None;
         }
-        let share = self.limits.connections_per_peer;
+        let share = self.share;
         let (count, peer) = book.peers.entry(address).or_insert_with(|| {
             let peer = Peer {
                 share: Arc::new(Semaphore::new(share)),
@@ -202,9 +206,9 @@ fn peer_of(address: IpAddr) -> IpAddr {
 
 /// The file descriptors that connections may take, as far as the system says.
 fn files_max() -> usize {
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    limit.saturating_sub(FILES_RESERVED).max(FILES_RESERVED)
+    open_files::limit()
+        .saturating_sub(FILES_RESERVED)
+        .max(FILES_RESERVED)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

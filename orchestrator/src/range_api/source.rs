@@ -1,9 +1,10 @@
 //! [`RangeSource`]: where the served ranges come from.
 
 use crate::generate::{Generator, GeneratorConfig, RangeBuffer};
+use crate::regular_file;
 use bytes::Bytes;
 use prefix_tar::protocol::prefix::RangeName;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -76,7 +77,10 @@ impl RangeSource {
     /// Finds a range without reading or making it.
     pub(super) fn find(&self, range: RangeName) -> io::Result<FoundRange<'_>> {
         match &self.0 {
-            Kind::Folder(folder) => find_file(File::open(folder.join(range.file_name()))?),
+            Kind::Folder(folder) => {
+                let (file, metadata) = regular_file::open(&folder.join(range.file_name()))?;
+                find_file(file, &metadata)
+            }
             Kind::Synthetic(synthetic) => {
                 let config = synthetic.generator.config();
                 let (seed, hashes) = (config.seed, config.hashes_per_range);
@@ -95,8 +99,7 @@ impl RangeSource {
     }
 }
 
-fn find_file<'source>(file: File) -> io::Result<FoundRange<'source>> {
-    let metadata = file.metadata()?;
+fn find_file<'source>(file: File, metadata: &Metadata) -> io::Result<FoundRange<'source>> {
     let bytes = metadata.len();
     if bytes > FILE_BYTES_MAX {
         return Err(io::Error::other(format!(
