@@ -225,9 +225,14 @@ impl RangeArchive {
         if let Some(index) = slot.current() {
             return Ok(index);
         }
-        let undescribed = || damaged(prefix, "no report describes it, and it is not a whole tar");
+        let unknown = || {
+            damaged(
+                prefix,
+                "it is neither the tar of its report nor that of the manifest",
+            )
+        };
         if in_vain.report.is_some_and(is_within(REPORT_READ_PAUSE)) {
-            return Err(undescribed());
+            return Err(unknown());
         }
         let reported = self.reported(prefix).await?;
         let object = reported.as_ref().map(object_of);
@@ -239,7 +244,7 @@ impl RangeArchive {
             Some(index) => Ok(slot.keep(index)),
             None => {
                 in_vain.report = Some(Instant::now());
-                Err(undescribed())
+                Err(unknown())
             }
         }
     }

@@ -199,6 +199,6 @@ async fn a_report_of_version_0_1_0_is_enough_if_the_tar_is_whole() {
     let error = error.expect_err("nothing says what is right").to_string();
     assert_eq!(
         error,
-        "AB.tar is damaged: no report describes it, and it is not a whole tar"
+        "AB.tar is damaged: it is neither the tar of its report nor that of the manifest"
     );
 }
