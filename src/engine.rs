@@ -4,10 +4,12 @@
 //! In reading order: [`window`] limits the requests in flight, [`chunk_pool`] holds their bodies,
 //! and [`retry`] schedules the next attempt at a failed range. [`head`] interprets a response's head,
 //! [`inflate`] decodes a gzip body, [`range_body`] validates it line by line, [`content_md5`]
-//! compares it with its stated digest, and [`duplicate_detector`] rejects the body of another range. [`length`] plans the tar's length from the first ranges, [`mod@tar`] encodes headers and
+//! compares it with its stated digest, and [`duplicate_detector`] rejects the body of another range. [`base`] knows what
+//! an earlier tar has. [`length`] plans the tar's length from the first ranges, [`mod@tar`] encodes headers and
 //! padding, and [`tar_checksum`] computes the CRC32C of each range and of the tar, with
 //! [`checksum`].
 
+pub mod base;
 pub mod checksum;
 pub mod chunk_pool;
 pub mod content_md5;

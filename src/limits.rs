@@ -88,11 +88,22 @@ pub const ETAG_BYTES_MAX: usize = 64;
 pub const REPORT_BYTES_MAX: usize =
     RANGES_PER_PREFIX as usize * (2 * ETAG_BYTES_MAX + 12 + 12) + 4 * KIB;
 
-/// A job. A signed URL is about 1 KB, 2 KB with long names.
+/// A job. It has up to three signed URLs, of about 1 KB each, 2 KB with long names.
 pub const JOB_BYTES_MAX: usize = 16 * KIB;
 
-/// Headers that a job may add to the PUT.
-pub const UPLOAD_HEADERS_MAX: usize = 32;
+/// Headers that a job may add to one request to the store.
+pub const SIGNED_HEADERS_MAX: usize = 32;
+
+/// What is kept of the base's report for each range: its size, its checksum and the handle of its ETag. The ETag
+/// itself moves to the new report.
+pub const BASE_RANGE_BYTES: usize = 4 + 4 + 12;
+
+/// The data of one of the base's entries, which are checked before they go on. Besides the pool: a full pool must not
+/// stop the range that everything waits for.
+pub const BASE_ENTRY_BYTES_MAX: usize = RANGE_BYTES_MAX;
+
+/// Times that a download of the base is begun. After the last, the prefix does without the base.
+pub const BASE_ATTEMPTS_MAX: u32 = 4;
 
 /// The part of a store's error document that is searched for its `<Code>`.
 pub const STORE_ERROR_BYTES_MAX: usize = 4 * KIB;
@@ -165,6 +176,9 @@ pub const WINDOW_WIDENED_RANGES: u32 = 16;
 /// A Retry-After value. A date has 29 characters.
 pub const RETRY_AFTER_BYTES_MAX: usize = 64;
 
+/// Ranges in a report that a cache had wrong.
+pub const CACHED_ERRORS_MAX: usize = 64;
+
 /// The PUT: until the response's head. It includes the whole upload, so it is as long as the
 /// longest deadline of an invocation. The limits below detect an idle store much earlier.
 pub const UPLOAD_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
@@ -193,6 +207,10 @@ pub const ACCOUNTED_BYTES_MAX: usize = STACK_BYTES
     + INFLATE_BYTES_MAX
     + CHECKSUM_BYTES_MAX
     + DUPLICATE_DETECTOR_BYTES_MAX
+    + BASE_ENTRY_BYTES_MAX
+    + READ_BYTES_MAX
+    + CHECKSUM_BYTES_MAX
+    + RANGES_PER_PREFIX as usize * BASE_RANGE_BYTES
     + RANGES_PER_PREFIX as usize * (ETAG_BYTES_MAX + HEAP_HEADER_BYTES + 36)
     + 2 * REPORT_BYTES_MAX
     + 2 * RECORDING_BYTES_MAX

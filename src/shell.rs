@@ -1,10 +1,12 @@
 //! Runs the component on WASI: one request in, one answer out.
 //!
-//! [`door`] admits the request. [`invocation`] runs its job: [`prefetcher`] keeps a window of
-//! requests in flight, [`fetch`] fetches a range, [`upload`] streams the tar, [`index`] collects
-//! the report, [`recorder`] measures, with [`heap`], and [`events`] writes the answer. [`outgoing`]
+//! [`door`] admits the request. [`invocation`] runs its job: [`ranges`] brings the ranges in order, [`upload`] streams
+//! the tar, and [`index`] collects the report. Behind [`ranges`], [`prefetcher`] keeps a window of requests in flight,
+//! [`fetch`] fetches a range, and [`base`] reads those that have not changed from an earlier tar.
+//! [`recorder`] measures, with [`heap`], and [`events`] writes the answer. [`outgoing`]
 //! and [`incoming`] wrap WASI's HTTP, and [`reactor`] is the event loop.
 
+mod base;
 mod door;
 mod events;
 mod fetch;
@@ -14,6 +16,7 @@ mod index;
 mod invocation;
 mod outgoing;
 mod prefetcher;
+mod ranges;
 mod reactor;
 mod recorder;
 mod upload;

@@ -2,6 +2,7 @@
 
 pub(crate) mod broken_store;
 pub(crate) mod certificates;
+pub(crate) mod changing_source;
 pub(crate) mod component_server;
 pub(crate) mod faults;
 pub(crate) mod faulty_source;
@@ -102,6 +103,7 @@ pub(crate) fn run_config(source: &SourceUrl, folder: &Path, prefixes: &str) -> R
         deadline: DEADLINE,
         ca_file: None,
         force: false,
+        base: None,
         host: HostChoice::Embedded {
             component_file: None,
             profile: None,
@@ -223,6 +225,7 @@ impl Fixture {
             upload: signed_upload(&self.destination, prefix).await,
             content_length: None,
             window: None,
+            base: None,
         }
     }
 

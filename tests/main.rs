@@ -6,11 +6,13 @@
 //!
 //! - `archive`: the archive matches the source byte for byte, whatever protocol or encoding the
 //!   source uses.
+//! - `base`: a run on a base fetches only what has changed, and its tars are those of a full run.
 //! - `measurements`: the trace and the page of a run agree with its reports, and the run does not depend on them.
 //! - `memory`: the component stays within its memory cap, and oversized ranges fail cleanly.
 //! - `death`: an invocation that dies leaves nothing behind.
 //! - `source_bodies`: whole bodies enter a tar in every form that HTTP allows, and no others do.
 //! - `source_faults`: a faulty source is retried, or the failure names it.
+//! - `bad_ranges`: a single range that the source or a cache has wrong does not cost the run.
 //! - `dead_connections`: a connection that dies silently costs a run seconds, and no attempt.
 //! - `outages`: a run rides out an outage of the source and the store.
 //! - `clock`: a run into a bucket completes although the clock steps.
@@ -48,6 +50,8 @@ mod harness;
 
 mod cases {
     mod archive;
+    mod bad_ranges;
+    mod base;
     mod bucket;
     mod certificates;
     mod check;

@@ -202,8 +202,16 @@ impl Emulator {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let objects = open
             .entry(bucket.to_owned())
-            .or_insert_with(|| Arc::new(Objects::keeping(self.settings.retention, folder)));
+            .or_insert_with(|| Arc::new(self.open(folder)));
         Ok(Arc::clone(objects))
+    }
+
+    /// Opens a folder as a bucket. Nothing in it is removed for an account that may only read.
+    fn open(&self, folder: PathBuf) -> Objects {
+        match self.settings.permissions.has(Permission::Create) {
+            true => Objects::keeping(self.settings.retention, folder),
+            false => Objects::read_only(folder),
+        }
     }
 
     async fn route<RequestBody>(

@@ -294,6 +294,36 @@ pub async fn report_to_replace(
     versioned(archive, &report_name(prefix), REPORT_BYTES_MAX).await
 }
 
+/// The report of a prefix and the generation of its tar, if the report breaks no rule and fits the tar.
+///
+/// # Errors
+/// The archive cannot be read.
+pub async fn whole(
+    prefix: Prefix,
+    archive: &dyn Archive,
+) -> Result<Option<(Report, String)>, ReadError> {
+    let report = report_to_replace(archive, prefix).await?.value;
+    let Some(report) = report.filter(|report| report.prefix == prefix) else {
+        return Ok(None);
+    };
+    if let Err(fault) = report.check() {
+        tracing::warn!(%prefix, %fault, "a report is not valid and counts as missing");
+        return Ok(None);
+    }
+    let object = archive.object_of_length(prefix, report.content_length);
+    let object = object.await?;
+    Ok(object
+        .filter(|object| object.matches(&report))
+        .map(|object| {
+            let generation = object.generation;
+            let report = Report {
+                generation: Some(generation.clone()),
+                ..report
+            };
+            (report, generation)
+        }))
+}
+
 /// Reads the record of the latest run.
 ///
 /// # Errors

@@ -9,14 +9,14 @@ use crate::origin::Origin;
 use crate::sign::SignError;
 use emulator::error::StoreError;
 use prefix_tar::protocol::failure::{Failure, FailureKind};
-use prefix_tar::protocol::job::Upload;
+use prefix_tar::protocol::job::{Download, Upload};
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::signed_url::SignedUrl;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How much longer a signed URL lives than the invocation that uses it.
-const EXPIRY_MARGIN: Duration = Duration::from_secs(60);
+pub(crate) const EXPIRY_MARGIN: Duration = Duration::from_secs(60);
 
 /// Why an operation on a destination failed.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +123,13 @@ pub trait Destination: Send + Sync {
 
     /// Signs the PUT of a prefix's tar. It can only replace `base`.
     async fn sign_upload(&self, prefix: Prefix, base: &Base) -> Result<Upload, DestinationError>;
+
+    /// Signs the GET of a file of this generation.
+    async fn sign_download(
+        &self,
+        file: &str,
+        generation: &str,
+    ) -> Result<Download, DestinationError>;
 
     /// Removes the tar of a prefix if it still has this generation: it is not what was sent.
     async fn discard(&self, prefix: Prefix, generation: &str) -> Result<(), DestinationError>;

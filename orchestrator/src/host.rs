@@ -7,7 +7,7 @@ mod timed_body;
 
 use crate::origin::Origin;
 use crate::redaction::redacted;
-use prefix_tar::protocol::failure::Failure;
+use prefix_tar::protocol::failure::{Failure, FailureKind};
 use prefix_tar::protocol::job::Job;
 use prefix_tar::protocol::recording::Recording;
 use prefix_tar::protocol::report::Report;
@@ -39,6 +39,11 @@ pub struct FailedInvocation {
     pub failure: Failure,
     /// The report of what was sent, if all of it was: the store may have the tar despite the failure.
     pub sent: Option<Box<Report>>,
+}
+
+/// A text of another program, made safe to show.
+fn safe_text(text: &str) -> String {
+    made_safe(Failure::permanent(FailureKind::Died, text)).message
 }
 
 /// A failure as another program stated it, made safe to show: escaped, of bounded length, without secrets.

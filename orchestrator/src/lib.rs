@@ -15,6 +15,7 @@
 //! - [`range_api`] serves ranges from an archive, and those that [`generate`] makes, where there is no network.
 
 pub mod archive;
+pub mod base;
 pub mod check;
 pub mod cli;
 pub mod destination;

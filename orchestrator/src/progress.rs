@@ -74,6 +74,15 @@ fn took_over_line(owner: &str) -> String {
     format!("warning: an earlier run died and left its lock ({owner}); resuming its work")
 }
 
+fn base_unusable_line(prefix: Option<Prefix>, reason: &str) -> String {
+    match prefix {
+        Some(prefix) => format!("warning: {prefix} goes on without the base: {reason}"),
+        None => {
+            format!("warning: every range is fetched, because the base cannot be used: {reason}")
+        }
+    }
+}
+
 fn skipped_line(prefixes: usize) -> String {
     let prefixes = humanize::prefixes(prefixes);
     format!("skipped {prefixes} stored by an earlier run; --force mirrors them again")
@@ -109,8 +118,13 @@ fn stored_line(stored: &StoredPrefix) -> String {
         1 => String::new(),
         attempts => format!(", {attempts} attempts"),
     };
+    let reused = match (stored.reused.unchanged_prefixes, stored.reused.ranges) {
+        (0, 0) => String::new(),
+        (0, ranges) => format!(", {} ranges from the base", humanize::grouped(ranges)),
+        _ => return unchanged_line(stored),
+    };
     format!(
-        "{} stored: {} in {}, {} ranges/s, {} of linear memory{attempts}",
+        "{} stored: {} in {}, {} ranges/s, {} of linear memory{reused}{attempts}",
         stored.prefix,
         humanize::data(totals.data_bytes),
         humanize::duration(stored.duration),
@@ -119,9 +133,34 @@ fn stored_line(stored: &StoredPrefix) -> String {
     )
 }
 
+fn unchanged_line(stored: &StoredPrefix) -> String {
+    format!(
+        "{} unchanged: {} kept, {} requests in {}",
+        stored.prefix,
+        humanize::data(stored.totals.data_bytes),
+        humanize::grouped(stored.totals.requests),
+        humanize::duration(stored.duration),
+    )
+}
+
 fn retrying_line(prefix: Prefix, failure: &Failure, wait: Duration) -> String {
     let wait = humanize::duration(wait);
     format!("{prefix} retrying in {wait}: {failure}")
+}
+
+fn deferred_line(failed: &FailedPrefix) -> String {
+    format!(
+        "{} is put off until the others are done: {}",
+        failed.prefix, failed.failure
+    )
+}
+
+fn pausing_line(wait: Duration, prefixes: usize) -> String {
+    format!(
+        "trying {} again in {}",
+        humanize::prefixes(prefixes),
+        humanize::duration(wait)
+    )
 }
 
 /// Only the kind: the summary states each reason once for all the prefixes that share it.
@@ -134,6 +173,7 @@ mod tests {
     use super::*;
     use crate::archive::manifest::{ManifestObject, Totals};
     use crate::host::InvocationProgress;
+    use crate::run::outcome::Reused;
     use prefix_tar::protocol::crc32c::Crc32c;
     use prefix_tar::protocol::failure::FailureKind;
 
@@ -160,6 +200,8 @@ mod tests {
             duration: Duration::from_millis(500),
             linear_memory_peak: 3 * 1024 * 1024,
             attempts: 2,
+            reused: Reused::default(),
+            cached_errors: Vec::new(),
         }
     }
 
@@ -180,6 +222,14 @@ mod tests {
                 owner: "process 7 on a, since b".to_owned(),
             },
             RunEvent::ReadDenied,
+            RunEvent::BaseUnusable {
+                prefix: None,
+                reason: "there is no archive".to_owned(),
+            },
+            RunEvent::BaseUnusable {
+                prefix: Some(second),
+                reason: "the base has no whole tar of it".to_owned(),
+            },
             RunEvent::Skipped(vec![kept]),
             RunEvent::Began {
                 prefix: first,
@@ -197,6 +247,15 @@ mod tests {
                 prefix: second,
                 failure: failure.clone(),
                 wait: Duration::from_millis(500),
+            },
+            RunEvent::Deferred(FailedPrefix {
+                prefix: second,
+                failure: failure.clone(),
+                attempts: 4,
+            }),
+            RunEvent::Pausing {
+                wait: Duration::from_secs(12),
+                prefixes: 1,
             },
             RunEvent::Stored(stored(first)),
             RunEvent::Failed(FailedPrefix {

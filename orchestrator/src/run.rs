@@ -2,6 +2,7 @@
 
 mod attempts;
 mod completion;
+mod deferral;
 pub mod dispatch;
 pub mod event;
 pub mod hint;
@@ -18,9 +19,13 @@ pub mod transaction;
 
 use crate::archive::location::ArchiveLocation;
 use crate::archive::measurements::Measurements;
-use crate::destination::Destination;
+use crate::base::bucket::BucketStore;
+use crate::base::folder::FolderStore;
+use crate::base::{BaseArchive, is_same_place};
 use crate::destination::bucket::BucketDestination;
 use crate::destination::folder::FolderDestination;
+use crate::destination::{Destination, EXPIRY_MARGIN};
+use crate::gcs::client::BucketClient;
 use crate::gcs::options::ObjectOptions;
 use crate::host::Host;
 use crate::host::embedded::{EmbeddedHost, EmbeddedSettings, GuestProfile, connections_of};
@@ -28,7 +33,7 @@ use crate::host::remote::{ComponentUrl, RemoteHost};
 use crate::origin::Origin;
 use anyhow::Context as _;
 use completion::Patience;
-use dispatch::DispatchSettings;
+use dispatch::{DispatchSettings, Shared};
 use event::RunEvent;
 use jiff::Timestamp;
 use outcome::{FinishedRun, Outcome, StoredPrefix};
@@ -93,6 +98,9 @@ pub struct RunConfig {
     pub ca_file: Option<PathBuf>,
     /// Whether to mirror every prefix again, even if an earlier run has stored it.
     pub force: bool,
+    /// An earlier archive to build on: only what has changed since is fetched. If it is the one at `to`, every prefix is
+    /// visited again, as with `force`.
+    pub base: Option<ArchiveLocation>,
     /// What runs the component.
     pub host: HostChoice,
 }
@@ -127,6 +135,10 @@ impl RunConfig {
         events: mpsc::Sender<RunEvent>,
     ) -> anyhow::Result<FinishedRun> {
         host.allow_upload(destination.origin().clone());
+        let base = self.open_base(&destination, &events).await?;
+        if let Some(base) = &base {
+            host.allow_upload(base.origin().clone());
+        }
         if let Some(owner) = destination.took_over_from() {
             event::send(&events, RunEvent::TookOver { owner }).await;
         }
@@ -148,7 +160,7 @@ impl RunConfig {
                 report_skipped(&stored, &events).await;
                 let skipped = Outcome::of_skipped(stored);
                 let (outcome, measured) = self
-                    .run_open(transaction, skipped, host, shutdown, events)
+                    .run_open(transaction, base, skipped, host, shutdown, events)
                     .await?;
                 measurements = Some(measured);
                 outcome
@@ -179,7 +191,7 @@ impl RunConfig {
             let request = Request {
                 source: &source,
                 prefixes: &self.prefixes,
-                force: self.force,
+                force: self.force || self.refreshes_in_place(),
                 now: Timestamp::now(),
                 random: fastrand::u32(..),
             };
@@ -206,6 +218,7 @@ impl RunConfig {
     async fn run_open(
         &self,
         transaction: Transaction,
+        base: Option<Arc<BaseArchive>>,
         skipped: Outcome,
         host: Box<dyn Host>,
         shutdown: Shutdown,
@@ -228,12 +241,15 @@ impl RunConfig {
         let remaining = remaining.filter(|prefix| !skipped.skipped.contains_key(prefix));
         let outcome = dispatch::run(
             remaining,
-            Arc::from(host),
-            Arc::clone(&transaction),
+            Shared {
+                host: Arc::from(host),
+                transaction: Arc::clone(&transaction),
+                base,
+                recorder: Arc::clone(&recorder),
+                events: events.clone(),
+            },
             settings,
             shutdown.clone(),
-            Arc::clone(&recorder),
-            events.clone(),
         )
         .await;
         let source = self.source.to_string();
@@ -261,6 +277,49 @@ impl RunConfig {
             transaction.close().await;
         }
         Ok((outcome, measurements))
+    }
+
+    /// Whether the base is the archive that the run replaces.
+    fn refreshes_in_place(&self) -> bool {
+        let base = self.base.as_ref();
+        base.is_some_and(|base| is_same_place(base, &self.to))
+    }
+
+    /// Opens the base, if there is one and it can be used.
+    ///
+    /// # Errors
+    /// It cannot be read, or not by a component that runs elsewhere.
+    async fn open_base(
+        &self,
+        destination: &Arc<dyn Destination>,
+        events: &mpsc::Sender<RunEvent>,
+    ) -> anyhow::Result<Option<Arc<BaseArchive>>> {
+        let expiry = self.deadline + EXPIRY_MARGIN;
+        let base = match &self.base {
+            None => return Ok(None),
+            Some(_) if self.refreshes_in_place() => BaseArchive::in_place(Arc::clone(destination)),
+            Some(ArchiveLocation::Folder(folder)) => {
+                anyhow::ensure!(
+                    matches!(self.host, HostChoice::Embedded { .. }),
+                    "a component that runs elsewhere cannot read a base in the folder {}; name the destination as the base, or a bucket",
+                    folder.display()
+                );
+                BaseArchive::elsewhere(Arc::new(FolderStore::open(folder, expiry).await?))
+            }
+            Some(ArchiveLocation::Bucket(path)) => {
+                let ca_file = self.ca_file.as_deref();
+                let client = BucketClient::open(path.clone(), &self.object_options, ca_file)?;
+                BaseArchive::elsewhere(Arc::new(BucketStore::new(client, expiry)))
+            }
+        };
+        let source = self.source.to_string();
+        let unusable = base.unusable_because(&source).await;
+        if let Some(reason) = unusable.context("cannot read the base")? {
+            let prefix = None;
+            event::send(events, RunEvent::BaseUnusable { prefix, reason }).await;
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(base)))
     }
 
     /// Opens the destination as the run is configured.

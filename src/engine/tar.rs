@@ -37,6 +37,18 @@ pub fn entry_header(
     Ok(*header.as_bytes())
 }
 
+/// When the entry of `header` was modified, as Unix time. `None` if the header is not the one that [`entry_header`] makes
+/// for `range` and `size_bytes`.
+pub fn entry_modified(
+    header: &[u8; BLOCK_BYTES],
+    range: RangeName,
+    size_bytes: u64,
+) -> Option<u64> {
+    let modified_seconds = tar::Header::from_byte_slice(header).mtime().ok()?;
+    let expected = entry_header(range, size_bytes, modified_seconds).ok()?;
+    (expected == *header).then_some(modified_seconds)
+}
+
 /// The padding after an entry's data, in bytes.
 pub const fn padding_bytes(size_bytes: u64) -> u64 {
     size_bytes.next_multiple_of(BLOCK_BYTES as u64) - size_bytes
@@ -81,6 +93,22 @@ mod tests {
 
     fn bodies() -> impl Strategy<Value = Vec<Vec<u8>>> {
         proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..1500), 0..12)
+    }
+
+    #[test]
+    fn only_its_own_header_tells_when_an_entry_was_modified() {
+        let range = Prefix::from_number(0xAB).range(7);
+        let header = entry_header(range, 75_000, 1_767_225_600).expect("a header");
+        assert_eq!(entry_modified(&header, range, 75_000), Some(1_767_225_600));
+        assert_eq!(entry_modified(&header, range, 75_001), None);
+        let other = Prefix::from_number(0xAB).range(8);
+        assert_eq!(entry_modified(&header, other, 75_000), None);
+        for at in 0..BLOCK_BYTES {
+            let mut damaged = header;
+            damaged[at] ^= 1;
+            assert_eq!(entry_modified(&damaged, range, 75_000), None, "byte {at}");
+        }
+        assert_eq!(entry_modified(&[0; BLOCK_BYTES], range, 75_000), None);
     }
 
     proptest! {

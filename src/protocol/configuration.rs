@@ -18,7 +18,8 @@ pub const SOURCE_ENCODING: &str = "SOURCE_ENCODING";
 /// The environment variable with the SHA-256 of the bearer token, in hex. Required.
 pub const INVOKE_TOKEN_SHA256: &str = "INVOKE_TOKEN_SHA256";
 
-/// The environment variable with the authorities that uploads may go to, separated by commas.
+/// The environment variable with the authorities of stores, separated by commas: uploads may go there, and a base may
+/// come from there.
 pub const UPLOAD_AUTHORITIES: &str = "UPLOAD_AUTHORITIES";
 
 /// The environment variable that says whether the host marks responses with [`UNFRAMED`]: `true` or
@@ -86,14 +87,16 @@ pub enum ConfigurationError {
     HostChecksFraming,
 }
 
-/// Why the component does not write to a signed URL.
+/// Why the component does not use a signed URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UploadUrlError {
+pub enum StoreUrlError {
     /// Plain `http` to another machine would expose the signature on the network.
-    #[error("the job's upload URL must be https, or http on loopback")]
+    #[error("the job's signed URLs must be https, or http on loopback")]
     Insecure,
     /// The authority is not in [`UPLOAD_AUTHORITIES`].
-    #[error("the job's upload URL has an authority that this component may not write to")]
+    #[error(
+        "the job has a signed URL of a store that this component may not use; its operator allows stores in {UPLOAD_AUTHORITIES}"
+    )]
     Authority,
 }
 
@@ -146,17 +149,17 @@ impl Configuration {
         })
     }
 
-    /// Checks that an upload may go to `url`.
+    /// Checks that an upload may go to `url`, or a base come from it.
     ///
     /// # Errors
     /// It is `http` to another machine, or its authority is not in [`UPLOAD_AUTHORITIES`].
-    pub fn check_upload_url(&self, url: &SignedUrl) -> Result<(), UploadUrlError> {
+    pub fn check_store_url(&self, url: &SignedUrl) -> Result<(), StoreUrlError> {
         let authority = url.authority();
         if !url.is_https() && !authority.is_loopback() {
-            return Err(UploadUrlError::Insecure);
+            return Err(StoreUrlError::Insecure);
         }
         if !self.upload_authorities.contains(authority) {
-            return Err(UploadUrlError::Authority);
+            return Err(StoreUrlError::Authority);
         }
         Ok(())
     }
@@ -251,24 +254,21 @@ mod tests {
             assert_eq!(configuration.host_checks_framing, checks);
         }
         let url = |text: &str| SignedUrl::new(text.to_owned()).expect("a URL");
-        let check = |text| configuration.check_upload_url(&url(text));
+        let check = |text| configuration.check_store_url(&url(text));
         assert_eq!(check("https://storage.googleapis.com/b/AB.tar?x"), Ok(()));
         assert_eq!(check("https://STORAGE.googleapis.com/b/AB.tar?x"), Ok(()));
         for (text, error) in [
             (
                 "https://storage.googleapis.com:8443/b?x",
-                UploadUrlError::Authority,
+                StoreUrlError::Authority,
             ),
-            ("https://evil.example/b?x", UploadUrlError::Authority),
+            ("https://evil.example/b?x", StoreUrlError::Authority),
             (
                 "https://storage.googleapis.com.evil.example/b?x",
-                UploadUrlError::Authority,
+                StoreUrlError::Authority,
             ),
-            (
-                "http://storage.googleapis.com/b?x",
-                UploadUrlError::Insecure,
-            ),
-            ("http://127.0.0.1:9000/b?x", UploadUrlError::Authority),
+            ("http://storage.googleapis.com/b?x", StoreUrlError::Insecure),
+            ("http://127.0.0.1:9000/b?x", StoreUrlError::Authority),
         ] {
             assert_eq!(check(text), Err(error), "{text}");
         }
@@ -287,14 +287,14 @@ mod tests {
             ("https://storage.example:8443/b?x", Ok(())),
             (
                 "http://storage.example:8443/b?x",
-                Err(UploadUrlError::Insecure),
+                Err(StoreUrlError::Insecure),
             ),
             (
                 "https://storage.googleapis.com/b?x",
-                Err(UploadUrlError::Authority),
+                Err(StoreUrlError::Authority),
             ),
         ] {
-            assert_eq!(configuration.check_upload_url(&url(text)), result, "{text}");
+            assert_eq!(configuration.check_store_url(&url(text)), result, "{text}");
         }
     }
 }

@@ -119,6 +119,9 @@ pub struct Failure {
     /// The `Retry-After` of the last answer, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_seconds: Option<u64>,
+    /// If a cache gave the answer that caused the failure: for how long it has had it, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_age_seconds: Option<u64>,
 }
 
 impl Failure {
@@ -132,6 +135,7 @@ impl Failure {
             status: None,
             content_length: None,
             retry_after_seconds: None,
+            cache_age_seconds: None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! [`Job`]: one prefix to mirror, and the signed URL that its tar goes to.
+//! [`Job`]: one prefix to mirror, the signed URL that its tar goes to, and those of an earlier tar to build on.
 
 use crate::limits;
 use crate::protocol::prefix::Prefix;
@@ -20,6 +20,30 @@ pub struct Upload {
     pub headers: BTreeMap<String, String>,
 }
 
+/// A file in the store: a signed URL for a GET, and the headers that it was signed with.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Download {
+    /// The signed URL.
+    pub url: SignedUrl,
+    /// The headers to send with the GET.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+/// An earlier tar of the prefix. Ranges that have not changed since are taken from it.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Base {
+    /// The tar's report: its index, and the ETags of its ranges.
+    pub report: Download,
+    /// The tar.
+    pub tar: Download,
+    /// Whether a tar is uploaded even if it is the same as the base's.
+    #[serde(default)]
+    pub always_upload: bool,
+}
+
 /// A job: mirror `prefix` into `upload`. The source is not part of a job, so that a caller cannot
 /// make the component fetch from elsewhere.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
@@ -35,6 +59,9 @@ pub struct Job {
     /// Range requests in flight; [`limits::WINDOW_DEFAULT`] if absent.
     #[serde(default)]
     pub window: Option<u16>,
+    /// What to build on; every range is fetched if absent.
+    #[serde(default)]
+    pub base: Option<Base>,
 }
 
 /// Why a text is not a valid job.
@@ -49,11 +76,11 @@ pub enum JobError {
     /// `content_length` is out of bounds or not a multiple of a record.
     #[error("the job's content_length is {0}; it must be a multiple of 10240, at most {max}", max = limits::CONTENT_LENGTH_MAX)]
     ContentLength(u64),
-    /// More upload headers than [`limits::UPLOAD_HEADERS_MAX`].
-    #[error("the job has {0} upload headers; at most {max} are allowed", max = limits::UPLOAD_HEADERS_MAX)]
-    UploadHeaders(usize),
-    /// An upload header that the component sets itself.
-    #[error("the job's upload headers include {0}, which the component sets itself")]
+    /// More headers for a request than [`limits::SIGNED_HEADERS_MAX`].
+    #[error("the job has {0} headers for one request; at most {max} are allowed", max = limits::SIGNED_HEADERS_MAX)]
+    Headers(usize),
+    /// A header that the component sets itself.
+    #[error("the job's headers include {0}, which the component sets itself")]
     ReservedHeader(&'static str),
 }
 
@@ -92,22 +119,20 @@ impl Job {
         {
             return Err(JobError::ContentLength(length));
         }
-        let headers = &self.upload.headers;
-        if headers.len() > limits::UPLOAD_HEADERS_MAX {
-            return Err(JobError::UploadHeaders(headers.len()));
-        }
-        for reserved in ["content-length", "host", "transfer-encoding"] {
-            if headers
-                .keys()
-                .any(|name| name.eq_ignore_ascii_case(reserved))
-            {
-                return Err(JobError::ReservedHeader(reserved));
-            }
+        check_headers(&self.upload.headers)?;
+        for download in self.base.iter().flat_map(Base::downloads) {
+            check_headers(&download.headers)?;
         }
         Ok(())
     }
 
-    /// The job's JSON with the secret URL, only for the request that invokes the component.
+    /// Every signed URL of the job.
+    pub fn signed_urls(&self) -> impl Iterator<Item = &SignedUrl> {
+        let downloads = self.base.iter().flat_map(Base::downloads);
+        std::iter::once(&self.upload.url).chain(downloads.map(|download| &download.url))
+    }
+
+    /// The job's JSON with its secret URLs, only for the request that invokes the component.
     pub fn expose_secret(&self) -> Vec<u8> {
         let mut json = serde_json::json!({
             "prefix": self.prefix,
@@ -122,7 +147,43 @@ impl Job {
         if let Some(window) = self.window {
             json["window"] = window.into();
         }
+        if let Some(base) = &self.base {
+            json["base"] = serde_json::json!({
+                "report": base.report.expose_secret(),
+                "tar": base.tar.expose_secret(),
+                "always_upload": base.always_upload,
+            });
+        }
         json.to_string().into_bytes()
+    }
+}
+
+impl Download {
+    /// The JSON with the secret URL.
+    fn expose_secret(&self) -> serde_json::Value {
+        serde_json::json!({ "url": self.url.expose_secret(), "headers": self.headers })
+    }
+}
+
+impl Base {
+    const fn downloads(&self) -> [&Download; 2] {
+        [&self.report, &self.tar]
+    }
+}
+
+/// Checks the headers of one signed request.
+fn check_headers(headers: &BTreeMap<String, String>) -> Result<(), JobError> {
+    if headers.len() > limits::SIGNED_HEADERS_MAX {
+        return Err(JobError::Headers(headers.len()));
+    }
+    let is_named = |reserved: &str| {
+        let mut names = headers.keys();
+        names.any(|name| name.eq_ignore_ascii_case(reserved))
+    };
+    let reserved = ["content-length", "host", "range", "transfer-encoding"];
+    match reserved.into_iter().find(|reserved| is_named(reserved)) {
+        Some(reserved) => Err(JobError::ReservedHeader(reserved)),
+        None => Ok(()),
     }
 }
 
@@ -146,6 +207,19 @@ mod tests {
         assert_eq!(job.prefix.to_string(), "AB");
         assert_eq!(job.window, Some(64));
         assert_eq!(Job::from_wire(&job.expose_secret()).ok(), Some(job));
+        let job = Job::from_wire(with_base("").as_bytes()).expect("a job with a base");
+        let paths: Vec<&str> = job.signed_urls().map(SignedUrl::path).collect();
+        assert_eq!(paths, ["/bucket/AB.tar", "/old/AB.json", "/old/AB.tar"]);
+        assert!(!format!("{job:?}").contains("5ec4e7"));
+        assert_eq!(Job::from_wire(&job.expose_secret()).ok(), Some(job));
+    }
+
+    /// A job with a base, whose tar has `headers`.
+    fn with_base(headers: &str) -> String {
+        let old = "https://storage.googleapis.com/old/AB";
+        job_text(&format!(
+            r#","base":{{"report":{{"url":"{old}.json?X=5ec4e7"}},"tar":{{"url":"{old}.tar?X=5ec4e7","headers":{{{headers}}}}},"always_upload":true}}"#
+        ))
     }
 
     #[test]
@@ -162,6 +236,9 @@ mod tests {
             job_text("").replace("x-goog-if-generation-match", "Content-Length"),
             job_text("").replace(r#""prefix":"AB","#, ""),
             job_text("").replace(r#""headers""#, &format!(r#""{URL}""#)),
+            job_text(r#","base":{}"#),
+            with_base(r#""Range":"bytes=0-1""#),
+            with_base("").replace("always_upload", "never_upload"),
             job_text("x"),
             "[]".to_owned(),
             String::new(),
@@ -188,8 +265,8 @@ mod tests {
                 job_text(&format!(r#","content_length":{}"#, longest + 10_240)),
             ),
             (
-                with_headers(limits::UPLOAD_HEADERS_MAX),
-                with_headers(limits::UPLOAD_HEADERS_MAX + 1),
+                with_headers(limits::SIGNED_HEADERS_MAX),
+                with_headers(limits::SIGNED_HEADERS_MAX + 1),
             ),
         ] {
             assert!(Job::from_wire(inside.as_bytes()).is_ok(), "{inside}");

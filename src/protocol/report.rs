@@ -2,7 +2,9 @@
 
 use crate::engine::range_body::{BODY_BYTES_MIN, LINE_BYTES_MAX, LINE_BYTES_MIN};
 use crate::engine::tar;
-use crate::limits::{CONTENT_LENGTH_MAX, ETAG_BYTES_MAX, RANGE_ATTEMPTS_MAX, RANGE_BYTES_MAX};
+use crate::limits::{
+    CACHED_ERRORS_MAX, CONTENT_LENGTH_MAX, ETAG_BYTES_MAX, RANGE_ATTEMPTS_MAX, RANGE_BYTES_MAX,
+};
 use crate::protocol::crc32c::Crc32c;
 use crate::protocol::prefix::{Prefix, RANGES_PER_PREFIX, RangeName};
 use crate::protocol::run_id::RunId;
@@ -19,6 +21,33 @@ pub struct Seconds {
     pub upload: f64,
     /// The whole invocation.
     pub total: f64,
+}
+
+/// What an invocation took from its base, an earlier tar of the prefix.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Reuse {
+    /// Ranges that are the base's, because the source has not changed them since.
+    pub ranges: u32,
+    /// Their data, in bytes.
+    pub data_bytes: u64,
+    /// Whether the tar was uploaded. If not, no range has changed, and the base is the tar.
+    pub uploaded: bool,
+    /// Why the base was not used, or only up to some range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+}
+
+/// A range for which a cache had an error, and which was requested under another cache key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct CachedError {
+    /// The range.
+    pub range: RangeName,
+    /// The status that the cache answered.
+    pub status: u16,
+    /// For how long the cache has had the answer, in seconds; 0 if it does not say.
+    pub age_seconds: u64,
 }
 
 /// What an invocation stored. It is also the index of the tar: `range_bytes` has the size of every
@@ -62,6 +91,16 @@ pub struct Report {
     /// The CRC32C of each range's data, in order. Reports of version 0.1.0 have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub range_crc32c: Vec<Crc32c>,
+    /// The first ranges for which a cache had an error; at most [`CACHED_ERRORS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cached_errors: Vec<CachedError>,
+    /// What came from the base; absent if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<Reuse>,
+    /// When a run last saw that the source has nothing newer than this tar, in RFC 3339. The orchestrator adds it, if
+    /// that was not the run that uploaded the tar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<String>,
 }
 
 /// A store's generation or ETag in a report, in bytes. GCS's have about 20 and 40.
@@ -121,9 +160,15 @@ pub enum ReportFault {
     /// A duration that is negative or not a number.
     #[error("its times are not durations")]
     Seconds,
-    /// An ETag or a generation that is too long or has other characters than visible ASCII.
-    #[error("it has a generation or an ETag that is too long or not visible ASCII")]
+    /// A text that is too long or has other characters than visible ASCII.
+    #[error("it has a generation, an ETag or a time that is too long or not visible ASCII")]
     StoreText,
+    /// Too many cached errors, or some of another prefix.
+    #[error("it names cached errors of other prefixes, or too many")]
+    CachedErrors,
+    /// More was taken from the base than there is.
+    #[error("it took more from its base than it has")]
+    Reuse,
 }
 
 impl Report {
@@ -167,7 +212,16 @@ impl Report {
         let is_text = |text: &str, bytes_max: usize| {
             text.len() <= bytes_max && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
         };
-        let of_store = [&self.generation, &self.etag].into_iter().flatten();
+        let is_own = |error: &CachedError| error.range.prefix() == self.prefix;
+        if self.cached_errors.len() > CACHED_ERRORS_MAX || !self.cached_errors.iter().all(is_own) {
+            return Err(ReportFault::CachedErrors);
+        }
+        if self.reuse.as_ref().is_some_and(|reuse| !self.allows(reuse)) {
+            return Err(ReportFault::Reuse);
+        }
+        let of_store = [&self.generation, &self.etag, &self.seen]
+            .into_iter()
+            .flatten();
         let all_text = of_store
             .into_iter()
             .all(|text| is_text(text, STORE_TEXT_BYTES_MAX))
@@ -180,6 +234,14 @@ impl Report {
         } else {
             Err(ReportFault::StoreText)
         }
+    }
+
+    /// Whether so much can be from the base. A tar that was not uploaded is the base's as a whole.
+    const fn allows(&self, reuse: &Reuse) -> bool {
+        let is_all = reuse.ranges == self.ranges && reuse.data_bytes == self.data_bytes;
+        reuse.ranges <= self.ranges
+            && reuse.data_bytes <= self.data_bytes
+            && (reuse.uploaded || is_all)
     }
 
     /// Checks the sizes in the index, and the sums that follow from them.
@@ -256,6 +318,9 @@ mod tests {
             range_etags: vec![String::new(); range_bytes.len()],
             range_crc32c: vec![Crc32c(0); range_bytes.len()],
             range_bytes,
+            cached_errors: Vec::new(),
+            reuse: None,
+            seen: None,
         }
     }
 
@@ -348,11 +413,66 @@ mod tests {
         assert_eq!(fault, ReportFault::Seconds);
         for change in [
             (|report| report.etag = Some("\u{1b}[2J".to_owned())) as fn(&mut Report),
+            |report| report.seen = Some("\u{9b}".to_owned()),
             |report| report.generation = Some("1\n2".to_owned()),
             |report| report.range_etags[9] = "x".repeat(ETAG_BYTES_MAX + 1),
         ] {
             assert_eq!(broken(&change), ReportFault::StoreText);
         }
+    }
+
+    #[test]
+    fn cached_errors_are_of_the_prefix_and_bounded() {
+        let error = |range: &str| CachedError {
+            range: range.parse().expect("a range"),
+            status: 502,
+            age_seconds: 689_562,
+        };
+        let check = |cached_errors| {
+            let report = Report {
+                cached_errors,
+                ..valid_report()
+            };
+            report.check()
+        };
+        assert_eq!(check(vec![error("AB123"); CACHED_ERRORS_MAX]), Ok(()));
+        for errors in [
+            vec![error("AB123"); CACHED_ERRORS_MAX + 1],
+            vec![error("AC123")],
+        ] {
+            assert_eq!(check(errors), Err(ReportFault::CachedErrors));
+        }
+    }
+
+    #[test]
+    fn a_report_cannot_take_more_from_its_base_than_it_has() {
+        let valid = valid_report();
+        let all = Reuse {
+            ranges: 4096,
+            data_bytes: valid.data_bytes,
+            uploaded: false,
+            fault: None,
+        };
+        let check = |reuse: Reuse| {
+            let report = Report {
+                reuse: Some(reuse),
+                ..valid.clone()
+            };
+            report.check()
+        };
+        assert_eq!(check(all.clone()), Ok(()));
+        let (mut more_ranges, mut more_data) = (all.clone(), all.clone());
+        more_ranges.ranges += 1;
+        more_data.data_bytes += 1;
+        let mut some = Reuse {
+            ranges: 4095,
+            ..all
+        };
+        for reuse in [more_ranges, more_data, some.clone()] {
+            assert_eq!(check(reuse), Err(ReportFault::Reuse));
+        }
+        some.uploaded = true;
+        assert_eq!(check(some), Ok(()));
     }
 
     #[test]

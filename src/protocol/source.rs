@@ -66,6 +66,12 @@ impl SourceUrl {
         &self.authority
     }
 
+    /// The path of a range, under another cache key: the mode that is the default, said aloud. A cache that has an error
+    /// for the one key asks the API for the other.
+    pub fn explicit_range_path(&self, range: RangeName) -> String {
+        format!("{}?mode=sha1", self.range_path(range))
+    }
+
     /// The path of a range.
     pub fn range_path(&self, range: RangeName) -> String {
         format!("{}/range/{range}", self.base_path)

@@ -65,6 +65,27 @@ pub const fn is_transient_status(status: u16) -> bool {
     matches!(status, 408 | 429 | 500..=506 | 508..=599)
 }
 
+/// For how long a cache has had the server error that it answered, in seconds; 0 if it does not say. `None` if it is not
+/// a server error, or does not come from a cache: `Age` (RFC 9111, 5.1) or Cloudflare's `CF-Cache-Status` would show that.
+pub fn cache_age_seconds(
+    status: u16,
+    header: impl Fn(&'static str) -> Option<String>,
+) -> Option<u64> {
+    if !(500..=599).contains(&status) {
+        return None;
+    }
+    let age: Option<u64> = header("age").and_then(|age| age.trim().parse().ok());
+    let is_hit = header("cf-cache-status").is_some_and(|value| {
+        let hits = ["HIT", "STALE", "UPDATING"];
+        hits.iter()
+            .any(|hit| value.trim().eq_ignore_ascii_case(hit))
+    });
+    match age {
+        Some(age) if age > 0 || is_hit => Some(age),
+        _ => is_hit.then_some(0),
+    }
+}
+
 /// Whether another attempt at a range may get another status. Besides [`is_transient_status`], that is whatever no source
 /// answers to a plain GET: an interim status, a success without a range, and 304. A cache or a proxy gave it.
 pub const fn is_transient_source_status(status: u16) -> bool {
@@ -74,6 +95,25 @@ pub const fn is_transient_source_status(status: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_is_from_a_cache_if_its_headers_say_so() {
+        let age = |status, headers: &[(&str, &str)]| {
+            cache_age_seconds(status, |name| {
+                let found = headers.iter().find(|(header, _)| *header == name);
+                found.map(|(_, value)| (*value).to_owned())
+            })
+        };
+        let hit = ("cf-cache-status", "hit");
+        assert_eq!(age(502, &[("age", "689562"), hit]), Some(689_562));
+        assert_eq!(age(502, &[("age", " 7")]), Some(7));
+        assert_eq!(age(520, &[hit]), Some(0));
+        assert_eq!(age(502, &[("age", "soon"), hit]), Some(0));
+        for headers in [&[][..], &[("age", "0")], &[("cf-cache-status", "MISS")]] {
+            assert_eq!(age(502, headers), None, "{headers:?}");
+        }
+        assert_eq!(age(429, &[("age", "7"), hit]), None);
+    }
 
     #[test]
     fn a_checksum_is_found_in_one_header_or_several() {

@@ -89,9 +89,11 @@ async fn admit(request: IncomingRequest) -> Result<(Job, Configuration), Refusal
     drop(headers);
     let body = read_job(request).await?;
     let job = Job::from_wire(&body).map_err(|error| Refusal::bad_job(400, error.to_string()))?;
-    configuration
-        .check_upload_url(&job.upload.url)
-        .map_err(|error| Refusal::bad_job(400, error.to_string()))?;
+    for url in job.signed_urls() {
+        configuration
+            .check_store_url(url)
+            .map_err(|error| Refusal::bad_job(400, error.to_string()))?;
+    }
     Ok((job, configuration))
 }
 

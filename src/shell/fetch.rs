@@ -1,19 +1,21 @@
-//! Fetches a range, with retries.
+//! Fetches a range, with retries, or learns that the base has it.
 
 mod attempt;
 
 use super::reactor::{Instant, Sleep, within};
 use super::recorder::Recorder;
+use crate::engine::base::KnownRange;
 use crate::engine::chunk_pool::{BodyBytes, ChunkPool};
 use crate::engine::retry::{Backoff, RetryBudget, with_attempts};
 use crate::limits::{
-    RANGE_ATTEMPTS_MAX, RANGE_ATTEMPTS_TIME_MAX, RANGE_FIRST_WAIT_MAX, RANGE_WAIT_MAX,
-    REQUEST_TIME_MAX, RETRY_AFTER_MAX,
+    CACHED_ERRORS_MAX, RANGE_ATTEMPTS_MAX, RANGE_ATTEMPTS_TIME_MAX, RANGE_FIRST_WAIT_MAX,
+    RANGE_WAIT_MAX, REQUEST_TIME_MAX, RETRY_AFTER_MAX,
 };
 use crate::protocol::configuration::Configuration;
-use crate::protocol::failure::Failure;
+use crate::protocol::failure::{Failure, FailureKind};
 use crate::protocol::prefix::RangeName;
-use attempt::{FailedAttempt, RangeClient};
+use crate::protocol::report::CachedError;
+use attempt::{CacheKey, FailedAttempt, NOT_MODIFIED, RangeClient};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -29,6 +31,39 @@ pub(super) struct Fetched {
     pub(super) modified_seconds: u64,
 }
 
+/// What the source answered for a range.
+pub(super) enum Arrival {
+    /// A body.
+    Fetched(Fetched),
+    /// The base has it.
+    Unchanged(Unchanged),
+}
+
+/// A range that is the same as in the base.
+pub(super) struct Unchanged {
+    pub(super) range: RangeName,
+    pub(super) size_bytes: u32,
+    /// The ETag that the source has for it now.
+    pub(super) etag: String,
+}
+
+impl Arrival {
+    pub(super) const fn range(&self) -> RangeName {
+        match self {
+            Self::Fetched(fetched) => fetched.range,
+            Self::Unchanged(unchanged) => unchanged.range,
+        }
+    }
+
+    /// The size of the range, in bytes.
+    pub(super) const fn size_bytes(&self) -> usize {
+        match self {
+            Self::Fetched(fetched) => fetched.body.len(),
+            Self::Unchanged(unchanged) => unchanged.size_bytes as usize,
+        }
+    }
+}
+
 /// What the range requests of an invocation share.
 pub(super) struct Fetcher {
     client: RangeClient,
@@ -36,6 +71,10 @@ pub(super) struct Fetcher {
     budget: Cell<RetryBudget>,
     /// No request is sent before this time, which the source's Retry-After sets.
     not_before: Cell<Option<Instant>>,
+    /// Whether the source's answers to conditional requests make sense.
+    trusts_etags: Cell<bool>,
+    /// Ranges that came under another cache key.
+    cached_errors: RefCell<Vec<CachedError>>,
     recorder: Rc<Recorder>,
 }
 
@@ -54,6 +93,8 @@ impl Fetcher {
             random: RefCell::new(fastrand::Rng::new()),
             budget: Cell::new(RetryBudget::new()),
             not_before: Cell::new(None),
+            trusts_etags: Cell::new(true),
+            cached_errors: RefCell::default(),
             recorder,
         }))
     }
@@ -61,6 +102,22 @@ impl Fetcher {
     /// Requests sent so far.
     pub(super) const fn requests(&self) -> u64 {
         self.client.requests()
+    }
+
+    /// Ranges for which a cache had an error, and which came under another cache key: the first ones.
+    pub(super) fn cached_errors(&self) -> Vec<CachedError> {
+        self.cached_errors.borrow().clone()
+    }
+
+    fn note_cached_error(&self, range: RangeName, failure: &Failure) {
+        let mut errors = self.cached_errors.borrow_mut();
+        if errors.len() < CACHED_ERRORS_MAX {
+            errors.push(CachedError {
+                range,
+                status: failure.status.unwrap_or_default(),
+                age_seconds: failure.cache_age_seconds.unwrap_or_default(),
+            });
+        }
     }
 
     /// Bytes of bodies received so far, before they are decoded.
@@ -73,20 +130,57 @@ impl Fetcher {
         self.client.take_throttled()
     }
 
-    /// Fetches one range, with as many attempts as its limits allow. The failure names the range.
-    pub(super) async fn fetch(self: Rc<Self>, range: RangeName) -> Result<Fetched, Failure> {
+    /// Fetches one range, unless it is the `known` one, with as many attempts as its limits allow. The failure names
+    /// the range.
+    pub(super) async fn fetch(
+        self: Rc<Self>,
+        range: RangeName,
+        mut known: Option<KnownRange>,
+    ) -> Result<Arrival, Failure> {
         let started = Instant::now();
         let mut backoff = None;
         let mut attempts = 1;
+        // The answer that made the attempt try another cache key.
+        let mut cached: Option<FailedAttempt> = None;
+        let mut has_other_key = true;
         loop {
             self.wait_for_retry_after().await;
-            let failed = match self.attempt(range).await {
-                Ok(fetched) => {
+            if let Some(known) = known.as_mut().filter(|_| !self.trusts_etags.get()) {
+                known.etag.clear();
+            }
+            let key = match cached {
+                Some(_) => CacheKey::Explicit,
+                None => CacheKey::Plain,
+            };
+            let mut failed = match self.attempt(range, known.as_ref(), key).await {
+                Ok(arrival) => {
+                    if let Some(cached) = cached {
+                        self.note_cached_error(range, &cached.failure);
+                    }
                     self.change_budget(RetryBudget::earn);
-                    return Ok(fetched);
+                    return Ok(arrival);
                 }
                 Err(failed) => failed,
             };
+            if let Some(cached) = cached.take() {
+                // Not every source knows the other key.
+                if !failed.failure.retryable {
+                    has_other_key = false;
+                    failed = cached;
+                }
+            } else if has_other_key && failed.failure.cache_age_seconds.is_some() {
+                cached = Some(failed.clone());
+            }
+            if failed.failure.kind == FailureKind::RangeInvalid {
+                // Whatever has confused the two, it cannot if only one of them is asked for.
+                if let Some(known) = &mut known {
+                    known.etag.clear();
+                }
+                // One 304 for another range's ETag, and there will be more.
+                if failed.failure.status == Some(NOT_MODIFIED) {
+                    self.trusts_etags.set(false);
+                }
+            }
             let now = Instant::now();
             let backoff = backoff.get_or_insert_with(|| self.backoff());
             match self.next_attempt(&failed, backoff, started, now) {
@@ -165,8 +259,13 @@ impl Fetcher {
         }
     }
 
-    async fn attempt(&self, range: RangeName) -> Result<Fetched, FailedAttempt> {
-        match within(REQUEST_TIME_MAX, self.client.get(range)).await {
+    async fn attempt(
+        &self,
+        range: RangeName,
+        known: Option<&KnownRange>,
+        key: CacheKey,
+    ) -> Result<Arrival, FailedAttempt> {
+        match within(REQUEST_TIME_MAX, self.client.get(range, known, key)).await {
             Some(result) => result,
             None => Err(self.client.timeout().into()),
         }

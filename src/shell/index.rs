@@ -1,12 +1,12 @@
 //! Collects what the report says about each range.
 
 use super::events::linear_memory_bytes;
-use super::fetch::Fetched;
+use super::ranges::Written;
 use super::upload::Stored;
 use crate::engine::tar;
 use crate::protocol::crc32c::Crc32c;
 use crate::protocol::prefix::Prefix;
-use crate::protocol::report::{Report, Seconds};
+use crate::protocol::report::{CachedError, Report, Reuse, Seconds};
 
 /// The ranges of the tar so far.
 #[derive(Default)]
@@ -27,23 +27,20 @@ pub(super) struct Summary {
     pub(super) requests: u64,
     pub(super) stored: Stored,
     pub(super) seconds: Seconds,
+    pub(super) reuse: Option<Reuse>,
+    pub(super) cached_errors: Vec<CachedError>,
 }
 
 impl Index {
     /// Adds the next range in order.
-    pub(super) fn add(&mut self, fetched: &Fetched) {
-        let size_bytes = fetched.body.len() as u64;
-        self.hashes += fetched.hashes;
-        self.data_bytes += size_bytes;
-        self.entries_bytes += tar::entry_bytes(size_bytes);
+    pub(super) fn add(&mut self, range: Written) {
+        self.hashes += range.hashes;
+        self.data_bytes += range.size_bytes;
+        self.entries_bytes += tar::entry_bytes(range.size_bytes);
         self.range_bytes
-            .push(u32::try_from(size_bytes).unwrap_or(u32::MAX));
-        self.range_etags.push(fetched.etag.clone());
-    }
-
-    /// Adds the checksum of the data of the range that was added last.
-    pub(super) fn add_checksum(&mut self, crc32c: Crc32c) {
-        self.range_crc32c.push(crc32c);
+            .push(u32::try_from(range.size_bytes).unwrap_or(u32::MAX));
+        self.range_etags.push(range.etag);
+        self.range_crc32c.push(range.crc32c);
     }
 
     /// Ranges added so far.
@@ -82,6 +79,9 @@ impl Index {
             range_bytes: self.range_bytes,
             range_etags: self.range_etags,
             range_crc32c: self.range_crc32c,
+            cached_errors: summary.cached_errors,
+            reuse: summary.reuse,
+            seen: None,
         }
     }
 }

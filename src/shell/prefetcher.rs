@@ -1,7 +1,8 @@
 //! Fetches the ranges of a prefix in order, a window ahead.
 
-use super::fetch::{Fetched, Fetcher};
+use super::fetch::{Arrival, Fetcher};
 use super::heap;
+use crate::engine::base::BaseIndex;
 use crate::engine::chunk_pool::ChunkPool;
 use crate::engine::window::Window;
 use crate::protocol::failure::Failure;
@@ -14,7 +15,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-type Fetch = Pin<Box<dyn Future<Output = Result<Fetched, Failure>>>>;
+type Fetch = Pin<Box<dyn Future<Output = Result<Arrival, Failure>>>>;
 
 /// The ranges of a prefix, in order.
 pub(super) struct Prefetcher {
@@ -24,10 +25,12 @@ pub(super) struct Prefetcher {
     window: Window,
     /// The index of the next range to request.
     next_index: u16,
+    /// What is known of the ranges, so that only those that have changed are fetched.
+    base: Option<Rc<BaseIndex>>,
     in_flight: FuturesOrdered<Fetch>,
     /// Ranges that arrived before they were wanted. Together with those in flight, at most the
     /// window.
-    fetched: VecDeque<Fetched>,
+    arrived: VecDeque<Arrival>,
     failed: Option<Failure>,
 }
 
@@ -37,6 +40,7 @@ impl Prefetcher {
         pool: Rc<ChunkPool>,
         prefix: Prefix,
         window: Window,
+        base: Option<Rc<BaseIndex>>,
     ) -> Self {
         Self {
             fetcher,
@@ -44,10 +48,21 @@ impl Prefetcher {
             prefix,
             window,
             next_index: 0,
+            base,
             in_flight: FuturesOrdered::new(),
-            fetched: VecDeque::new(),
+            arrived: VecDeque::new(),
             failed: None,
         }
+    }
+
+    /// Begins again at the range with this index, and fetches every range from there on, whatever is known of it.
+    pub(super) fn restart_without_base(&mut self, index: u16) {
+        self.base = None;
+        self.in_flight.clear();
+        self.arrived.clear();
+        self.failed = None;
+        self.next_index = index;
+        self.pool.set_head(index);
     }
 
     /// Range requests in flight.
@@ -56,11 +71,11 @@ impl Prefetcher {
     }
 
     /// The next range in order; `None` after the last.
-    pub(super) async fn next(&mut self) -> Result<Option<Fetched>, Failure> {
+    pub(super) async fn next(&mut self) -> Result<Option<Arrival>, Failure> {
         poll_fn(|context| {
             self.advance(context);
-            if let Some(fetched) = self.fetched.pop_front() {
-                return Poll::Ready(Ok(Some(fetched)));
+            if let Some(arrival) = self.arrived.pop_front() {
+                return Poll::Ready(Ok(Some(arrival)));
             }
             match self.failed.take() {
                 Some(failure) => Poll::Ready(Err(failure)),
@@ -86,11 +101,11 @@ impl Prefetcher {
         loop {
             self.fill_window();
             match self.in_flight.poll_next_unpin(context) {
-                Poll::Ready(Some(Ok(fetched))) => {
-                    let index = fetched.range.index();
-                    self.window.observe(fetched.body.len(), index == 0);
+                Poll::Ready(Some(Ok(arrival))) => {
+                    let index = arrival.range().index();
+                    self.window.observe(arrival.size_bytes(), index == 0);
                     self.pool.set_head(index + 1);
-                    self.fetched.push_back(fetched);
+                    self.arrived.push_back(arrival);
                 }
                 Poll::Ready(Some(Err(failure))) => {
                     self.in_flight.clear();
@@ -107,10 +122,11 @@ impl Prefetcher {
         }
         while self.failed.is_none()
             && self.next_index < RANGES_PER_PREFIX
-            && self.in_flight.len() + self.fetched.len() < self.window.requests()
+            && self.in_flight.len() + self.arrived.len() < self.window.requests()
         {
             let range = self.prefix.range(self.next_index);
-            let fetch = Rc::clone(&self.fetcher).fetch(range);
+            let known = self.base.as_ref().map(|base| base.take(range));
+            let fetch = Rc::clone(&self.fetcher).fetch(range, known);
             let fetch = heap::during(Phase::Fetch, fetch);
             let fetch = heap::within(Phase::Fetch, || Box::pin(fetch));
             self.in_flight.push_back(fetch);

@@ -9,7 +9,6 @@ use super::outgoing::{
     Peer, PendingResponse, Target, Timeouts, header, parsed_retry_after, request, transport_failure,
 };
 use super::reactor::{Readiness, within};
-use crate::engine::chunk_pool::BodyBytes;
 use crate::engine::tar;
 use crate::engine::tar_checksum::TarChecksum;
 use crate::limits::{
@@ -137,14 +136,14 @@ impl Upload {
         self.tar_bytes + tar::entry_bytes(size_bytes) + tar::END_BYTES <= self.content_length
     }
 
-    /// Writes one entry. Returns the checksum of its data.
-    pub(super) async fn write_entry(
+    /// Writes one entry, whose data are `size_bytes` in `pieces`. Returns the checksum of its data.
+    pub(super) async fn write_entry<'data>(
         &mut self,
         range: RangeName,
-        body: &BodyBytes,
+        size_bytes: u64,
+        pieces: impl Iterator<Item = &'data [u8]>,
         modified_seconds: u64,
     ) -> Result<Crc32c, Failure> {
-        let size_bytes = body.len() as u64;
         let entry = heap::within(Phase::Tar, || {
             tar::entry_header(range, size_bytes, modified_seconds)
         });
@@ -154,7 +153,7 @@ impl Upload {
         })?;
         heap::within(Phase::Checksum, || self.checksum.push_header(&entry));
         self.write(&entry).await?;
-        for piece in body.pieces() {
+        for piece in pieces {
             heap::within(Phase::Checksum, || self.checksum.push_data(piece));
             self.write(piece).await?;
         }

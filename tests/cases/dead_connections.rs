@@ -284,6 +284,7 @@ async fn a_component_is_posted_to_over_a_new_connection_after_it_did_not_answer(
             upload: signed_upload(&destination, prefix(name)).await,
             content_length: None,
             window: None,
+            base: None,
         };
         remote.invoke(job, &|_| ()).await
     };

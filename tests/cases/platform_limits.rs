@@ -108,6 +108,7 @@ impl DistantPeers {
             upload: signed_upload(&self.destination, ab).await,
             content_length: None,
             window: Some(window),
+            base: None,
         };
         let started = Instant::now();
         let outcome = host.host.invoke(job, &|_| ()).await;

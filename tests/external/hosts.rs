@@ -105,6 +105,7 @@ impl Store {
             upload: signed_upload(&self.destination, ab).await,
             content_length,
             window: None,
+            base: None,
         };
         host.host.invoke(job, &|_| ()).await
     }

@@ -91,13 +91,19 @@ impl StoreProgram {
         self.folder.path().join("buckets").join(BUCKET).join(path)
     }
 
+    /// The location of `path` in the bucket, as it is typed.
+    #[expect(clippy::unused_self, reason = "there is no bucket without a store")]
+    pub(crate) fn location(&self, path: &str) -> String {
+        format!("gs://{BUCKET}/{path}")
+    }
+
     /// A command whose last argument is `path` in the bucket. Google's environment variables point
     /// it to the store and its key.
     pub(crate) fn command(&self, arguments: &[&str], path: &str) -> Command {
         let mut command = orchestrator();
         command
             .args(arguments)
-            .arg(format!("gs://{BUCKET}/{path}"))
+            .arg(self.location(path))
             .env("STORAGE_EMULATOR_HOST", &self.address)
             .env("GOOGLE_APPLICATION_CREDENTIALS", self.key_file());
         command

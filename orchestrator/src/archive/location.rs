@@ -9,6 +9,9 @@ use std::str::FromStr;
 /// The placeholder for the month in a typed location.
 const MONTH: &str = "{month}";
 
+/// The placeholder for the month before it.
+const LAST_MONTH: &str = "{last-month}";
+
 /// The months in which a served archive is looked for.
 const RECENT_MONTHS: i32 = 12;
 
@@ -65,14 +68,22 @@ impl ArchiveLocation {
             .collect()
     }
 
-    /// Parses a location and replaces `{month}` by the UTC month of `now`: `2026-11`. With an archive per month, an
+    /// Parses a location and replaces `{month}` by the UTC month of `now`: `2026-11`, and `{last-month}` by the one
+    /// before. With an archive per month, an
     /// account needs no permission to replace objects.
     ///
     /// # Errors
     /// The text is not a location.
     pub fn at(text: &str, now: Timestamp) -> Result<Self, LocationError> {
-        let month = now.to_zoned(TimeZone::UTC).strftime("%Y-%m").to_string();
-        text.replace(MONTH, &month).parse()
+        let first = now.to_zoned(TimeZone::UTC).date().first_of_month();
+        let month = first.strftime("%Y-%m").to_string();
+        let last_month = first
+            .saturating_sub(1.month())
+            .strftime("%Y-%m")
+            .to_string();
+        text.replace(MONTH, &month)
+            .replace(LAST_MONTH, &last_month)
+            .parse()
     }
 }
 
@@ -121,6 +132,9 @@ mod tests {
                 "gs://pwned/2025-12"
             ]
         );
+        let now = "2027-01-31T12:00:00Z".parse().expect("a time");
+        let last = ArchiveLocation::at("gs://pwned/{last-month}", now).expect("a location");
+        assert_eq!(last.to_string(), "gs://pwned/2026-12");
         let fixed = ArchiveLocation::recent("/srv", now).expect("locations");
         assert_eq!(fixed, [ArchiveLocation::Folder("/srv".into())]);
         let name = ArchiveLocation::at("/srv/{day}", Timestamp::UNIX_EPOCH);

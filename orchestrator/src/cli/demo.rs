@@ -117,6 +117,7 @@ impl Demo {
             deadline: DEADLINE_DEFAULT,
             ca_file: None,
             force: false,
+            base: None,
             host: HostChoice::Embedded {
                 component_file: None,
                 profile: None,

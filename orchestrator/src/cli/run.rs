@@ -28,7 +28,9 @@ Examples:
   orchestrator run --to /srv/pwned --prefixes 00-1F,AB
   orchestrator run --source http://127.0.0.1:8080 --to ./archive -p 2
   orchestrator run --to /srv/pwned --force              everything again, as a monthly job does
-  orchestrator run --to 'gs://my-bucket/pwned/{month}'  the same, keeping last month's archive
+  orchestrator run --to /srv/pwned --base /srv/pwned    only what has changed since
+  orchestrator run --to 'gs://my-bucket/pwned/{month}'  everything, keeping last month's archive
+  orchestrator run --to 'gs://my-bucket/pwned/{month}' --base 'gs://my-bucket/pwned/{last-month}'
   orchestrator run --component http://127.0.0.1:3000 --token-file ./token
   orchestrator run -p 2 --trace trace.json              and see in Perfetto where the time went
   orchestrator run -p 2 --profile profile.json          and see where the component's time and memory went
@@ -69,6 +71,11 @@ pub(super) struct Run {
     /// Mirror every prefix again, even if an earlier run has stored it
     #[arg(long)]
     force: bool,
+
+    /// Earlier archive to build on, at the same place or another: only ranges that have changed since are fetched;
+    /// {last-month} becomes the UTC month before this one
+    #[arg(long, value_name = "ARCHIVE", value_parser = location)]
+    base: Option<ArchiveLocation>,
 
     #[command(flatten)]
     grace: Grace,
@@ -113,6 +120,7 @@ impl Run {
             deadline: self.tuning.deadline(),
             ca_file: self.ca_file,
             force: self.force,
+            base: self.base,
             host: self.remote.host(self.component_file, profile.clone())?,
         };
         let style = match (self.json, std::io::stderr().is_terminal()) {

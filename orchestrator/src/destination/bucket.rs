@@ -4,22 +4,19 @@ use super::{Destination, DestinationError, EXPIRY_MARGIN, WritePermit, Written};
 use crate::archive::bucket::{BucketArchive, crc32c_of};
 use crate::archive::layout::tar_name;
 use crate::archive::{Archive, Base};
-use crate::gcs::client::{BucketClient, RequestError};
+use crate::gcs::client::{BucketClient, GENERATION_MATCH, RequestError, only_generation};
 use crate::gcs::options::ObjectOptions;
 use crate::gcs::path::BucketPath;
 use crate::origin::Origin;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use prefix_tar::protocol::crc32c::Crc32c;
-use prefix_tar::protocol::job::Upload;
+use prefix_tar::protocol::job::{Download, Upload};
 use prefix_tar::protocol::prefix::Prefix;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The precondition on an object's generation; 0 means that it must not exist.
-const GENERATION_MATCH: &str = "x-goog-if-generation-match";
 
 /// How long a signed write of a small file is valid. Short, because a later run waits for its end.
 const WRITE_EXPIRY: Duration = Duration::from_secs(300);
@@ -116,8 +113,17 @@ impl Destination for BucketDestination {
         Ok(Upload { url, headers })
     }
 
+    async fn sign_download(
+        &self,
+        file: &str,
+        generation: &str,
+    ) -> Result<Download, DestinationError> {
+        let download = self.client.sign_download(file, generation, self.expiry);
+        Ok(download.await?)
+    }
+
     async fn discard(&self, prefix: Prefix, generation: &str) -> Result<(), DestinationError> {
-        let headers = BTreeMap::from([(GENERATION_MATCH.to_owned(), generation.to_owned())]);
+        let headers = only_generation(generation);
         Ok(self.remove(&tar_name(prefix), &headers).await?)
     }
 

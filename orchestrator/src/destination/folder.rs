@@ -7,6 +7,7 @@ use super::{Destination, DestinationError, EXPIRY_MARGIN, WritePermit, Written};
 use crate::archive::folder::FolderArchive;
 use crate::archive::layout::tar_name;
 use crate::archive::{Archive, Base};
+use crate::gcs::client::{GENERATION_MATCH, only_generation};
 use crate::http_server::{HttpServer, ServerLimits};
 use crate::origin::{InProcessBody, InProcessServer, Origin};
 use crate::sign::UrlSigner;
@@ -19,7 +20,7 @@ use emulator::{Buckets, Emulator};
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use lock::FolderLock;
-use prefix_tar::protocol::job::Upload;
+use prefix_tar::protocol::job::{Download, Upload};
 use prefix_tar::protocol::prefix::Prefix;
 use std::collections::BTreeMap;
 use std::io;
@@ -205,7 +206,7 @@ impl Destination for FolderDestination {
         let headers = BTreeMap::from([
             ("content-type".to_owned(), "application/x-tar".to_owned()),
             (
-                "x-goog-if-generation-match".to_owned(),
+                GENERATION_MATCH.to_owned(),
                 base.clone().unwrap_or_else(|| "0".to_owned()),
             ),
         ]);
@@ -214,6 +215,19 @@ impl Destination for FolderDestination {
             .sign(Method::PUT, &tar_name(prefix), &headers, self.expiry)
             .await?;
         Ok(Upload { url, headers })
+    }
+
+    async fn sign_download(
+        &self,
+        file: &str,
+        generation: &str,
+    ) -> Result<Download, DestinationError> {
+        let headers = only_generation(generation);
+        let url = self.signer.sign(Method::GET, file, &headers, self.expiry);
+        Ok(Download {
+            url: url.await?,
+            headers,
+        })
     }
 
     async fn discard(&self, prefix: Prefix, generation: &str) -> Result<(), DestinationError> {

@@ -20,6 +20,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use prefix_tar::engine::retry::Backoff;
+use prefix_tar::protocol::job::Download;
 use prefix_tar::protocol::signed_url::SignedUrl;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -47,9 +48,17 @@ const FIRST_BYTE: Range<u64> = 0..1;
 /// The life of a URL that is used at once.
 const EXPIRY: Duration = Duration::from_secs(300);
 
+/// The precondition on an object's generation; 0 means that it must not exist.
+pub const GENERATION_MATCH: &str = "x-goog-if-generation-match";
+
+/// The headers of a request for an object of this generation and no other.
+pub fn only_generation(generation: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([(GENERATION_MATCH.to_owned(), generation.to_owned())])
+}
+
 /// A file that is arriving.
 #[derive(Debug)]
-pub struct Download {
+pub struct ArrivingFile {
     /// The headers of the response.
     pub headers: HeaderMap,
     /// The file's bytes.
@@ -159,6 +168,25 @@ impl BucketClient {
         self.signer
             .sign(Method::PUT, &object, headers, expiry)
             .await
+    }
+
+    /// Signs the GET of a file of this generation, for the component to send.
+    ///
+    /// # Errors
+    /// The credentials do not sign.
+    pub async fn sign_download(
+        &self,
+        file: &str,
+        generation: &str,
+        expiry: Duration,
+    ) -> Result<Download, SignError> {
+        let headers = only_generation(generation);
+        let object = self.path.object(file);
+        let url = self.signer.sign(Method::GET, &object, &headers, expiry);
+        Ok(Download {
+            url: url.await?,
+            headers,
+        })
     }
 
     /// Sends a PUT whose URL is already signed, until the answer is not transient, and returns it. `headers` are those
@@ -290,7 +318,11 @@ impl BucketClient {
     ///
     /// # Errors
     /// The request failed or was refused, or other bytes came back.
-    pub async fn stream(&self, file: &str, from: u64) -> Result<Option<Download>, RequestError> {
+    pub async fn stream(
+        &self,
+        file: &str,
+        from: u64,
+    ) -> Result<Option<ArrivingFile>, RequestError> {
         let unsigned = Unsigned {
             operation: self.operation(Method::GET, file),
             headers: &BTreeMap::new(),
@@ -305,7 +337,7 @@ impl BucketClient {
             if is_whole || begins_at(&response, from) {
                 let (head, body) = response.into_parts();
                 let headers = head.headers;
-                return Ok(Ok(Download { headers, body }));
+                return Ok(Ok(ArrivingFile { headers, body }));
             }
             if status.is_success() {
                 let operation = &unsigned.operation;
@@ -321,7 +353,7 @@ impl BucketClient {
             }
             attempt.read(response).await.map(Err)
         };
-        let is_retried = |opened: &Result<Download, Answer>| {
+        let is_retried = |opened: &Result<ArrivingFile, Answer>| {
             let refused = opened.as_ref().err();
             refused.is_some_and(|answer| answer.is_transient() || answer.is_expired())
         };

@@ -1,6 +1,6 @@
 //! Reads the component's answer, a stream of NDJSON events, up to the final event.
 
-use super::{FailedInvocation, InvocationProgress, InvocationUpdate, made_safe};
+use super::{FailedInvocation, InvocationProgress, InvocationUpdate, made_safe, safe_text};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
@@ -113,8 +113,14 @@ fn outcome_of(
             }));
             None
         }
-        Ok(Event::Done { report, recording }) => {
+        Ok(Event::Done {
+            mut report,
+            recording,
+        }) => {
             pass_on(recording, on_update);
+            if let Some(reuse) = &mut report.reuse {
+                reuse.fault = reuse.fault.take().map(|fault| safe_text(&fault));
+            }
             Some(Ok(*report))
         }
         Ok(Event::Failed {

@@ -51,11 +51,15 @@ mod tests {
         insta::assert_snapshot!(text.all_of(&out), @r#"
         {"event":"took_over","owner":"process 7 on a, since b"}
         {"event":"read_denied"}
+        {"event":"base_unusable","prefix":null,"reason":"there is no archive"}
+        {"event":"base_unusable","prefix":"01","reason":"the base has no whole tar of it"}
         {"event":"kept","prefixes":["02"]}
         {"event":"began","prefix":"00","attempt":1}
         {"event":"progress","prefix":"00","ranges":512,"bytes":17203200,"linear_memory":2818048}
         {"event":"retrying","prefix":"01","wait_seconds":0.5,"error":{"kind":"source_status","message":"GET from http://127.0.0.1:8080 answered 503","range":"017FF","retryable":true}}
-        {"event":"stored","prefix":"00","object":"00.tar","content_length":140001280,"crc32c":"AAAAAQ==","generation":"7","ranges":4096,"hashes":3276800,"data_bytes":137600000,"requests":4096,"retries":0,"seconds":0.5,"linear_memory_peak":3145728,"attempts":2}
+        {"event":"deferred","prefix":"01","attempts":4,"error":{"kind":"source_status","message":"GET from http://127.0.0.1:8080 answered 503","range":"017FF","retryable":true}}
+        {"event":"pausing","wait_seconds":12.0,"prefixes":1}
+        {"event":"stored","prefix":"00","object":"00.tar","content_length":140001280,"crc32c":"AAAAAQ==","generation":"7","ranges":4096,"hashes":3276800,"data_bytes":137600000,"requests":4096,"retries":0,"seconds":0.5,"linear_memory_peak":3145728,"attempts":2,"reused_ranges":0,"reused_bytes":0,"uploaded":true,"cached_errors":[]}
         {"event":"failed","prefix":"01","attempts":4,"error":{"kind":"source_status","message":"GET from http://127.0.0.1:8080 answered 503","range":"017FF","retryable":true}}
         "#);
         assert_eq!(warned.all_of(&warnings), "");

@@ -2,8 +2,9 @@
 
 use super::output::{Output, Urgency};
 use super::{
-    READ_DENIED_LINE, Reporter, failed_line, outage_ended_line, outage_line, retrying_line,
-    skipped_line, stored_line, took_over_line, waiting_line,
+    READ_DENIED_LINE, Reporter, base_unusable_line, deferred_line, failed_line, outage_ended_line,
+    outage_line, pausing_line, retrying_line, skipped_line, stored_line, took_over_line,
+    waiting_line,
 };
 use crate::run::event::RunEvent;
 use std::time::Duration;
@@ -47,6 +48,10 @@ impl Reporter for Lines {
             RunEvent::ReadDenied => {
                 self.out.line(Urgency::Event, READ_DENIED_LINE);
             }
+            RunEvent::BaseUnusable { prefix, reason } => {
+                let line = base_unusable_line(*prefix, reason);
+                self.out.line(Urgency::Event, &line);
+            }
             RunEvent::Skipped(skipped) => {
                 self.decided += skipped.len() - 1;
                 self.decide(&skipped_line(skipped.len()));
@@ -81,6 +86,13 @@ impl Reporter for Lines {
             RunEvent::Waiting { wait } => {
                 self.out.line(Urgency::Event, &waiting_line(*wait));
             }
+            RunEvent::Deferred(failed) => {
+                self.out.line(Urgency::Event, &deferred_line(failed));
+            }
+            RunEvent::Pausing { wait, prefixes } => {
+                self.out
+                    .line(Urgency::Event, &pausing_line(*wait, *prefixes));
+            }
             RunEvent::Stored(stored) => self.decide(&stored_line(stored)),
             RunEvent::Failed(failed) => self.decide(&failed_line(failed)),
         }
@@ -103,8 +115,12 @@ mod tests {
         insta::assert_snapshot!(text.all_of(&out), @r"
         warning: an earlier run died and left its lock (process 7 on a, since b); resuming its work
         warning: this account may not read what it writes, so nothing is read back; grant storage.objects.get to have it checked
+        warning: every range is fetched, because the base cannot be used: there is no archive
+        warning: 01 goes on without the base: the base has no whole tar of it
         [1/3] skipped 1 prefix stored by an earlier run; --force mirrors them again
         01 retrying in 0.50 s: range 017FF: GET from http://127.0.0.1:8080 answered 503
+        01 is put off until the others are done: range 017FF: GET from http://127.0.0.1:8080 answered 503
+        trying 1 prefix again in 12.00 s
         [2/3] 00 stored: 137.6 MB in 0.50 s, 8,192 ranges/s, 3.0 MiB of linear memory, 2 attempts
         [3/3] 01 failed: source_status
         ");

@@ -3,8 +3,8 @@
 use super::output::Output;
 use super::screen::draw_target;
 use super::{
-    READ_DENIED_LINE, Reporter, failed_line, outage_ended_line, outage_line, retrying_line,
-    skipped_line, took_over_line, waiting_line,
+    READ_DENIED_LINE, Reporter, base_unusable_line, deferred_line, failed_line, outage_ended_line,
+    outage_line, pausing_line, retrying_line, skipped_line, took_over_line, waiting_line,
 };
 use crate::host::InvocationProgress;
 use crate::humanize;
@@ -118,6 +118,9 @@ impl Reporter for Terminal {
         match event {
             RunEvent::TookOver { owner } => self.print(&took_over_line(owner)),
             RunEvent::ReadDenied => self.print(READ_DENIED_LINE),
+            RunEvent::BaseUnusable { prefix, reason } => {
+                self.print(&base_unusable_line(*prefix, reason));
+            }
             RunEvent::Skipped(skipped) => {
                 self.print(&skipped_line(skipped.len()));
                 self.stored += skipped.len();
@@ -156,6 +159,11 @@ impl Reporter for Terminal {
                 }
             }
             RunEvent::Waiting { wait } => self.print(&waiting_line(*wait)),
+            RunEvent::Deferred(failed) => {
+                self.in_progress.remove(&failed.prefix);
+                self.print(&deferred_line(failed));
+            }
+            RunEvent::Pausing { wait, prefixes } => self.print(&pausing_line(*wait, *prefixes)),
             RunEvent::Stored(stored) => {
                 self.in_progress.remove(&stored.prefix);
                 self.stored += 1;

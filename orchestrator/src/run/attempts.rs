@@ -1,35 +1,32 @@
 //! The attempts at one prefix: each has a fresh job with a freshly signed URL. If the store's answer was lost, the
 //! object itself decides whether the attempt succeeded.
 
-use super::dispatch::DispatchSettings;
+use super::dispatch::{DispatchSettings, Shared};
 use super::event::{self, RunEvent};
 use super::hint::with_hint;
 use super::outage::{Diagnosis, OutageDetector};
 use super::outcome::{FailedPrefix, StoredPrefix};
-use super::recorder::Recorder;
-use super::retry::{ATTEMPTS_BEFORE_LIFE_MAX, RETRY_AFTER_MAX, outage_waits, waits};
-use super::transaction::{Admission, Transaction};
-use crate::host::{FailedInvocation, Host, InvocationUpdate};
+use super::retry::{ATTEMPTS_BEFORE_LIFE_MAX, ATTEMPTS_MAX, RETRY_AFTER_MAX, outage_waits, waits};
+use super::transaction::Admission;
+use crate::host::{FailedInvocation, InvocationUpdate};
 use prefix_tar::engine::retry::Backoff;
 use prefix_tar::protocol::failure::{Failure, FailureKind};
-use prefix_tar::protocol::job::Job;
+use prefix_tar::protocol::job::{self, Job};
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// The attempts at one prefix.
 pub(super) struct Attempts {
     pub(super) prefix: Prefix,
-    pub(super) host: Arc<dyn Host>,
-    pub(super) transaction: Arc<Transaction>,
+    /// Invocations while the run is alive.
+    pub(super) attempts_max: u32,
+    pub(super) shared: Shared,
     pub(super) settings: DispatchSettings,
     pub(super) shutdown: CancellationToken,
     pub(super) outages: Arc<OutageDetector>,
-    pub(super) recorder: Arc<Recorder>,
-    pub(super) events: mpsc::Sender<RunEvent>,
 }
 
 /// What the attempts at a prefix have learned so far.
@@ -45,7 +42,7 @@ struct Progress {
 impl Attempts {
     pub(super) async fn run(self) -> Result<StoredPrefix, FailedPrefix> {
         let outcome = self.repeat().await;
-        self.recorder.ended(self.prefix);
+        self.shared.recorder.ended(self.prefix);
         outcome
     }
 
@@ -54,23 +51,23 @@ impl Attempts {
         let prefix = self.prefix;
         let mut progress = Progress {
             attempt: 1,
-            waits: waits(self.settings.first_wait_max),
+            waits: waits(self.settings.first_wait_max, self.attempts_max),
             outage_waits: outage_waits(self.settings.first_wait_max),
             content_length: None,
         };
         loop {
             let attempt = progress.attempt;
-            event::send(&self.events, RunEvent::Began { prefix, attempt }).await;
-            self.recorder.began(prefix);
+            event::send(&self.shared.events, RunEvent::Began { prefix, attempt }).await;
+            self.shared.recorder.began(prefix);
             let began = Instant::now();
             let failure = match self.attempt(progress.content_length).await {
                 Ok(report) => {
-                    self.recorder.stored(&report);
+                    self.shared.recorder.stored(&report);
                     return Ok(self.stored(&report, attempt));
                 }
                 Err(failure) => with_hint(failure),
             };
-            self.recorder.failed(prefix, failure.kind);
+            self.shared.recorder.failed(prefix, failure.kind);
             progress.content_length = failure.content_length.or(progress.content_length);
             let Some(wait) = self.wait_after(&failure, began, &mut progress).await else {
                 return Err(self.failed(failure, attempt));
@@ -123,7 +120,7 @@ impl Attempts {
                     elapsed,
                     give_up_after,
                 };
-                event::send(&self.events, outage).await;
+                event::send(&self.shared.events, outage).await;
                 Some(wait)
             }
             Diagnosis::OwnFault => {
@@ -140,7 +137,7 @@ impl Attempts {
             failure: failure.clone(),
             wait,
         };
-        event::send(&self.events, retrying).await;
+        event::send(&self.shared.events, retrying).await;
         Some(wait)
     }
 
@@ -159,7 +156,7 @@ impl Attempts {
 
     /// Makes one attempt. It succeeds when the tar and its report are stored.
     async fn attempt(&self, content_length: Option<u64>) -> Result<Report, Failure> {
-        let upload = match self.transaction.admit(self.prefix).await? {
+        let upload = match self.shared.transaction.admit(self.prefix).await? {
             Admission::Stored(report) => return Ok(*report),
             Admission::Upload(upload) => upload,
         };
@@ -168,12 +165,13 @@ impl Attempts {
             upload,
             content_length,
             window: self.settings.window,
+            base: self.base().await?,
         };
         let on_update = |update: InvocationUpdate| {
             let progress = match update {
                 InvocationUpdate::Progress(progress) => progress,
                 InvocationUpdate::Recording(recording) => {
-                    self.recorder.recorded(self.prefix, *recording);
+                    self.shared.recorder.recorded(self.prefix, *recording);
                     return;
                 }
             };
@@ -181,13 +179,19 @@ impl Attempts {
                 self.note_progress();
             }
             // Progress that the reporter has no time for is obsolete anyway.
-            let _ = self.events.try_send(RunEvent::Progress {
+            let _ = self.shared.events.try_send(RunEvent::Progress {
                 prefix: self.prefix,
                 progress,
             });
         };
-        match self.host.invoke(job, &on_update).await {
-            Ok(report) => self.commit(report).await,
+        match self.shared.host.invoke(job, &on_update).await {
+            Ok(report) => {
+                let fault = report.reuse.as_ref().and_then(|reuse| reuse.fault.clone());
+                if let Some(reason) = fault {
+                    self.report_unusable_base(reason).await;
+                }
+                self.commit(report).await
+            }
             Err(FailedInvocation {
                 failure,
                 sent: None,
@@ -197,6 +201,7 @@ impl Attempts {
                 sent: Some(sent),
             }) => {
                 let settled = self
+                    .shared
                     .transaction
                     .settle(self.prefix, &sent, &mut failure)
                     .await;
@@ -212,12 +217,42 @@ impl Attempts {
         }
     }
 
+    /// What the prefix can be built on. A base that cannot be used is reported, and the prefix does without.
+    async fn base(&self) -> Result<Option<job::Base>, Failure> {
+        let Some(base) = &self.shared.base else {
+            return Ok(None);
+        };
+        match base
+            .offer(self.prefix, &self.shared.transaction.source())
+            .await
+        {
+            Ok(base) => Ok(Some(base)),
+            Err(error) if error.is_transient() => {
+                let message = format!("the base cannot be used now: {error}");
+                Err(Failure::transient(FailureKind::Destination, message))
+            }
+            Err(error) => {
+                self.report_unusable_base(error.to_string()).await;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn report_unusable_base(&self, reason: String) {
+        let event = RunEvent::BaseUnusable {
+            prefix: Some(self.prefix),
+            reason,
+        };
+        event::send(&self.shared.events, event).await;
+    }
+
     /// Commits what the component reports. The tar is stored, so its report deserves as many attempts as an invocation.
     async fn commit(&self, report: Report) -> Result<Report, Failure> {
-        let is_trusted = self.host.is_in_process();
-        let mut waits = waits(self.settings.first_wait_max);
+        let is_trusted = self.shared.host.is_in_process();
+        let mut waits = waits(self.settings.first_wait_max, ATTEMPTS_MAX);
         loop {
             let committed = self
+                .shared
                 .transaction
                 .commit(self.prefix, report.clone(), is_trusted)
                 .await;
@@ -236,7 +271,10 @@ impl Attempts {
     fn note_progress(&self) {
         if let Some(elapsed) = self.outages.progress(Instant::now()) {
             // If the queue is full, the next progress shows as much.
-            let _ = self.events.try_send(RunEvent::OutageEnded { elapsed });
+            let _ = self
+                .shared
+                .events
+                .try_send(RunEvent::OutageEnded { elapsed });
         }
     }
 }

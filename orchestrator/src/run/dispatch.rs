@@ -2,17 +2,21 @@
 //! invocations.
 
 use super::attempts::Attempts;
+use super::deferral::Deferral;
 use super::event::{self, RunEvent};
 use super::outage::OutageDetector;
-use super::outcome::Outcome;
+use super::outcome::{FailedPrefix, Outcome, StoredPrefix};
 use super::recorder::Recorder;
+use super::retry::ATTEMPTS_MAX;
 use super::shutdown::Shutdown;
 use super::transaction::Transaction;
+use crate::base::BaseArchive;
 use crate::host::Host;
 use prefix_tar::protocol::failure::FailureKind;
 use prefix_tar::protocol::prefix::Prefix;
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -39,88 +43,185 @@ pub struct DispatchSettings {
     pub waits_for_source: bool,
 }
 
+/// What the attempts of a run share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) host: Arc<dyn Host>,
+    pub(super) transaction: Arc<Transaction>,
+    /// What the run builds on.
+    pub(super) base: Option<Arc<BaseArchive>>,
+    pub(super) recorder: Arc<Recorder>,
+    pub(super) events: mpsc::Sender<RunEvent>,
+}
+
 /// Runs one invocation per prefix until all are stored or failed, or the run is stopped.
 ///
 /// One prefix goes first. The others start when the source has delivered a range. Until then, prefixes are attempted one
 /// at a time, and a source that cannot be reached ends the run with one failure.
+///
+/// Prefixes that only the source has failed are tried again when the others are done, with longer waits.
 pub(super) async fn run(
     prefixes: impl Iterator<Item = Prefix>,
-    host: Arc<dyn Host>,
-    transaction: Arc<Transaction>,
+    shared: Shared,
     settings: DispatchSettings,
     shutdown: Shutdown,
-    recorder: Arc<Recorder>,
-    events: mpsc::Sender<RunEvent>,
 ) -> Outcome {
     let prefixes: Vec<Prefix> = prefixes.collect();
-    let mut waiting = prefixes.iter().copied();
-    let mut in_progress = JoinSet::new();
-    let mut outcome = Outcome::default();
-    let mut failures_in_a_row = 0;
-    let outages = Arc::new(OutageDetector::new());
-    let alive = outages.alive.clone();
+    let mut dispatcher = Dispatcher {
+        waiting: prefixes.iter().copied().collect(),
+        in_progress: JoinSet::new(),
+        outcome: Outcome::default(),
+        failures_in_a_row: 0,
+        outages: Arc::new(OutageDetector::new()),
+        deferral: Deferral::new(settings.first_wait_max, settings.give_up_after),
+        attempts_max: ATTEMPTS_MAX,
+        shared,
+        settings,
+        shutdown,
+    };
     loop {
-        let is_ending =
-            shutdown.graceful.is_cancelled() || failures_in_a_row >= FAILURES_IN_A_ROW_MAX;
-        let slots = match (is_ending, alive.is_cancelled()) {
-            (true, _) => 0,
-            (false, true) => settings.parallel,
-            (false, false) => 1,
-        };
-        while in_progress.len() < slots
-            && let Some(prefix) = waiting.next()
-        {
-            let attempts = Attempts {
-                prefix,
-                host: Arc::clone(&host),
-                transaction: Arc::clone(&transaction),
-                settings,
-                shutdown: shutdown.graceful.clone(),
-                outages: Arc::clone(&outages),
-                recorder: Arc::clone(&recorder),
-                events: events.clone(),
-            };
-            in_progress.spawn(attempts.run());
-        }
-        let ended = tokio::select! {
-            biased;
-            () = alive.cancelled(), if slots == 1 && settings.parallel > 1 => continue,
-            ended = in_progress.join_next() => ended,
-            () = shutdown.immediate.cancelled() => {
-                in_progress.shutdown().await;
-                None
-            }
-        };
-        let event = match ended {
-            None => break,
-            Some(Ok(Ok(stored))) => {
-                failures_in_a_row = 0;
-                outcome.stored.insert(stored.prefix, stored.clone());
-                RunEvent::Stored(stored)
-            }
-            Some(Ok(Err(failed))) => {
-                failures_in_a_row +=
-                    if affects_every_prefix(failed.failure.kind, alive.is_cancelled()) {
-                        FAILURES_IN_A_ROW_MAX
-                    } else {
-                        1
-                    };
-                outcome.failed.insert(failed.prefix, failed.clone());
-                RunEvent::Failed(failed)
-            }
-            Some(Err(error)) => {
-                tracing::error!(%error, "an invocation's task ended abnormally");
-                continue;
-            }
-        };
-        tokio::select! {
-            () = event::send(&events, event) => {}
-            // The reporter may be stuck, too.
-            () = shutdown.immediate.cancelled() => {}
+        dispatcher.run_waiting().await;
+        if !dispatcher.begin_round().await {
+            break;
         }
     }
-    outcome.not_done = outcome.without_result(prefixes);
-    outcome
+    dispatcher.finish(prefixes).await
+}
+
+/// The state of a run.
+struct Dispatcher {
+    waiting: VecDeque<Prefix>,
+    in_progress: JoinSet<Result<StoredPrefix, FailedPrefix>>,
+    outcome: Outcome,
+    failures_in_a_row: usize,
+    outages: Arc<OutageDetector>,
+    deferral: Deferral,
+    /// Invocations of a prefix before it fails or is deferred.
+    attempts_max: u32,
+    shared: Shared,
+    settings: DispatchSettings,
+    shutdown: Shutdown,
+}
+
+impl Dispatcher {
+    /// Whether no more prefixes start.
+    fn is_ending(&self) -> bool {
+        self.shutdown.graceful.is_cancelled() || self.failures_in_a_row >= FAILURES_IN_A_ROW_MAX
+    }
+
+    /// Runs what waits, until nothing is in progress any more.
+    async fn run_waiting(&mut self) {
+        let alive = self.outages.alive.clone();
+        loop {
+            let slots = match (self.is_ending(), alive.is_cancelled()) {
+                (true, _) => 0,
+                (false, true) => self.settings.parallel,
+                (false, false) => 1,
+            };
+            while self.in_progress.len() < slots
+                && let Some(prefix) = self.waiting.pop_front()
+            {
+                let attempts = self.attempts_at(prefix);
+                self.in_progress.spawn(attempts.run());
+            }
+            let ended = tokio::select! {
+                biased;
+                () = alive.cancelled(), if slots == 1 && self.settings.parallel > 1 => continue,
+                ended = self.in_progress.join_next() => ended,
+                () = self.shutdown.immediate.cancelled() => {
+                    self.in_progress.shutdown().await;
+                    None
+                }
+            };
+            match ended {
+                None => return,
+                Some(Ok(ended)) => self.note(ended).await,
+                Some(Err(error)) => {
+                    tracing::error!(%error, "an invocation's task ended abnormally");
+                }
+            }
+        }
+    }
+
+    fn attempts_at(&self, prefix: Prefix) -> Attempts {
+        Attempts {
+            prefix,
+            attempts_max: self.attempts_max,
+            shared: self.shared.clone(),
+            settings: self.settings,
+            shutdown: self.shutdown.graceful.clone(),
+            outages: Arc::clone(&self.outages),
+        }
+    }
+
+    /// Notes how the attempts at a prefix have ended.
+    async fn note(&mut self, ended: Result<StoredPrefix, FailedPrefix>) {
+        let is_alive = self.outages.alive.is_cancelled();
+        let event = match ended {
+            Ok(stored) => {
+                self.failures_in_a_row = 0;
+                self.deferral.settle(stored.prefix);
+                self.outcome.stored.insert(stored.prefix, stored.clone());
+                RunEvent::Stored(stored)
+            }
+            Err(failed) => {
+                self.failures_in_a_row += if affects_every_prefix(failed.failure.kind, is_alive) {
+                    FAILURES_IN_A_ROW_MAX
+                } else {
+                    1
+                };
+                if is_alive && self.deferral.take(&failed) {
+                    RunEvent::Deferred(failed)
+                } else {
+                    self.deferral.settle(failed.prefix);
+                    self.outcome.failed.insert(failed.prefix, failed.clone());
+                    RunEvent::Failed(failed)
+                }
+            }
+        };
+        self.send(event).await;
+    }
+
+    /// Waits for the next round of attempts at what only the source has failed. `false` if there is none.
+    async fn begin_round(&mut self) -> bool {
+        if self.is_ending() || self.shutdown.immediate.is_cancelled() {
+            return false;
+        }
+        let Some(round) = self.deferral.next_round(Instant::now()) else {
+            return false;
+        };
+        self.send(RunEvent::Pausing {
+            wait: round.wait,
+            prefixes: round.prefixes.len(),
+        })
+        .await;
+        tokio::select! {
+            () = tokio::time::sleep(round.wait) => {}
+            () = self.shutdown.graceful.cancelled() => return false,
+        }
+        // One attempt a round: the rounds are the attempts now.
+        self.attempts_max = 1;
+        self.failures_in_a_row = 0;
+        self.waiting = round.prefixes.into();
+        true
+    }
+
+    async fn finish(mut self, prefixes: Vec<Prefix>) -> Outcome {
+        for failed in self.deferral.take_failed() {
+            self.outcome.failed.insert(failed.prefix, failed.clone());
+            self.send(RunEvent::Failed(failed)).await;
+        }
+        self.outcome.not_done = self.outcome.without_result(prefixes);
+        self.outcome
+    }
+
+    async fn send(&self, event: RunEvent) {
+        tokio::select! {
+            () = event::send(&self.shared.events, event) => {}
+            // The reporter may be stuck, too.
+            () = self.shutdown.immediate.cancelled() => {}
+        }
+    }
 }
 
 /// Whether a failure affects every prefix: missing permissions and wrong configuration do. As long as nothing has ever

@@ -7,6 +7,7 @@ use crate::resource_usage::ResourceUsage;
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::failure::Failure;
 use prefix_tar::protocol::prefix::Prefix;
+use prefix_tar::protocol::report::CachedError;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Duration;
@@ -27,6 +28,13 @@ pub enum RunEvent {
     ReadDenied,
     /// An earlier run has already stored these prefixes.
     Skipped(Vec<StoredPrefix>),
+    /// The base, or that of one prefix, cannot be used, so that every range is fetched.
+    BaseUnusable {
+        /// The prefix; `None` for the whole base.
+        prefix: Option<Prefix>,
+        /// Why.
+        reason: String,
+    },
     /// An attempt at a prefix starts.
     Began {
         /// The prefix.
@@ -70,6 +78,15 @@ pub enum RunEvent {
         /// How long.
         wait: Duration,
     },
+    /// Only the source has failed a prefix. It is tried again when the others are done.
+    Deferred(FailedPrefix),
+    /// The others are done, and a round of attempts at the deferred ones follows.
+    Pausing {
+        /// The wait before the round.
+        wait: Duration,
+        /// How many prefixes are deferred.
+        prefixes: usize,
+    },
     /// A prefix and its report are in the archive.
     Stored(StoredPrefix),
     /// The last attempt at a prefix failed.
@@ -96,6 +113,13 @@ pub enum EventRecord<'run> {
     Kept {
         /// The prefixes.
         prefixes: Vec<Prefix>,
+    },
+    /// The base, or that of one prefix, cannot be used, so that every range is fetched.
+    BaseUnusable {
+        /// The prefix; null for the whole base.
+        prefix: Option<Prefix>,
+        /// Why.
+        reason: &'run str,
     },
     /// An attempt at a prefix starts.
     Began {
@@ -144,6 +168,22 @@ pub enum EventRecord<'run> {
         /// How long.
         seconds: f64,
     },
+    /// Only the source has failed a prefix. It is tried again when the others are done.
+    Deferred {
+        /// The prefix.
+        prefix: Prefix,
+        /// Invocations.
+        attempts: u32,
+        /// Why the last one failed.
+        error: &'run Failure,
+    },
+    /// The others are done, and a round of attempts at the deferred ones follows.
+    Pausing {
+        /// The wait before the round.
+        wait_seconds: f64,
+        /// How many prefixes are deferred.
+        prefixes: usize,
+    },
     /// A prefix and its report are in the archive.
     Stored {
         /// The prefix.
@@ -172,6 +212,14 @@ pub enum EventRecord<'run> {
         linear_memory_peak: u64,
         /// Invocations.
         attempts: u32,
+        /// Ranges that came from the base, because they have not changed.
+        reused_ranges: u64,
+        /// Their data in bytes.
+        reused_bytes: u64,
+        /// Whether the tar was uploaded; false if nothing has changed.
+        uploaded: bool,
+        /// Ranges for which a cache had an error, and which came under another cache key: the first ones.
+        cached_errors: &'run [CachedError],
     },
     /// The last attempt at a prefix failed.
     Failed {
@@ -197,6 +245,12 @@ pub enum EventRecord<'run> {
         totals: Totals,
         /// How many prefixes an earlier run had stored.
         kept: usize,
+        /// Ranges that came from the base, because they have not changed.
+        reused_ranges: u64,
+        /// Their data in bytes.
+        reused_bytes: u64,
+        /// Prefixes in which nothing has changed, so that no tar was uploaded.
+        unchanged: u64,
         /// Prefixes that failed.
         failed: Vec<Prefix>,
         /// Prefixes that were not attempted, or given up.
@@ -219,6 +273,10 @@ impl<'run> From<&'run RunEvent> for EventRecord<'run> {
             RunEvent::ReadDenied => Self::ReadDenied,
             RunEvent::Skipped(skipped) => Self::Kept {
                 prefixes: skipped.iter().map(|stored| stored.prefix).collect(),
+            },
+            RunEvent::BaseUnusable { prefix, reason } => Self::BaseUnusable {
+                prefix: *prefix,
+                reason,
             },
             RunEvent::Began { prefix, attempt } => Self::Began {
                 prefix: *prefix,
@@ -254,21 +312,16 @@ impl<'run> From<&'run RunEvent> for EventRecord<'run> {
             RunEvent::Waiting { wait } => Self::Waiting {
                 seconds: wait.as_secs_f64(),
             },
-            RunEvent::Stored(stored) => Self::Stored {
-                prefix: stored.prefix,
-                object: &stored.object.object,
-                content_length: stored.object.content_length,
-                crc32c: stored.object.crc32c,
-                generation: stored.object.generation.as_deref(),
-                ranges: stored.totals.ranges,
-                hashes: stored.totals.hashes,
-                data_bytes: stored.totals.data_bytes,
-                requests: stored.totals.requests,
-                retries: stored.totals.retries,
-                seconds: stored.duration.as_secs_f64(),
-                linear_memory_peak: stored.linear_memory_peak,
-                attempts: stored.attempts,
+            RunEvent::Deferred(failed) => Self::Deferred {
+                prefix: failed.prefix,
+                attempts: failed.attempts,
+                error: &failed.failure,
             },
+            RunEvent::Pausing { wait, prefixes } => Self::Pausing {
+                wait_seconds: wait.as_secs_f64(),
+                prefixes: *prefixes,
+            },
+            RunEvent::Stored(stored) => Self::of_stored(stored),
             RunEvent::Failed(failed) => Self::Failed {
                 prefix: failed.prefix,
                 attempts: failed.attempts,
@@ -279,14 +332,40 @@ impl<'run> From<&'run RunEvent> for EventRecord<'run> {
 }
 
 impl<'run> EventRecord<'run> {
+    fn of_stored(stored: &'run StoredPrefix) -> Self {
+        Self::Stored {
+            prefix: stored.prefix,
+            object: &stored.object.object,
+            content_length: stored.object.content_length,
+            crc32c: stored.object.crc32c,
+            generation: stored.object.generation.as_deref(),
+            ranges: stored.totals.ranges,
+            hashes: stored.totals.hashes,
+            data_bytes: stored.totals.data_bytes,
+            requests: stored.totals.requests,
+            retries: stored.totals.retries,
+            seconds: stored.duration.as_secs_f64(),
+            linear_memory_peak: stored.linear_memory_peak,
+            attempts: stored.attempts,
+            reused_ranges: stored.reused.ranges,
+            reused_bytes: stored.reused.data_bytes,
+            uploaded: stored.reused.unchanged_prefixes == 0,
+            cached_errors: &stored.cached_errors,
+        }
+    }
+
     /// The last line, once the run has ended.
     pub fn end(run: &'run FinishedRun, is_stopped: bool, usage: ResourceUsage) -> Self {
         let outcome = &run.outcome;
+        let reused = outcome.reused();
         Self::End {
             complete: outcome.is_complete(),
             stopped: is_stopped,
             totals: outcome.totals(),
             kept: outcome.skipped.len(),
+            reused_ranges: reused.ranges,
+            reused_bytes: reused.data_bytes,
+            unchanged: reused.unchanged_prefixes,
             failed: outcome.failed.keys().copied().collect(),
             not_done: &outcome.not_done,
             seconds: run.elapsed.as_secs_f64(),

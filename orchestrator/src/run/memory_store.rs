@@ -4,14 +4,14 @@
 use crate::archive::layout::tar_name;
 use crate::archive::{Archive, Base, ReadError, StoredFile, StoredObject, TarIndex, TarReader};
 use crate::destination::{Destination, DestinationError, WritePermit, Written};
-use crate::gcs::client::RequestError;
+use crate::gcs::client::{RequestError, only_generation};
 use crate::origin::Origin;
 use bytes::Bytes;
 use http::StatusCode;
 use prefix_tar::engine::range_body::LINE_BYTES_MIN;
 use prefix_tar::engine::tar;
 use prefix_tar::protocol::crc32c::Crc32c;
-use prefix_tar::protocol::job::Upload;
+use prefix_tar::protocol::job::{Download, Upload};
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::{Report, Seconds};
 use prefix_tar::protocol::signed_url::SignedUrl;
@@ -254,6 +254,9 @@ pub(super) fn report(prefix: Prefix, source: &str, tar: &str) -> Report {
         range_etags: vec![String::new(); index.range_bytes.len()],
         range_crc32c: index.range_crc32c,
         range_bytes: index.range_bytes,
+        cached_errors: Vec::new(),
+        reuse: None,
+        seen: None,
     }
 }
 
@@ -383,6 +386,18 @@ impl Destination for MemoryStore {
         Ok(Upload {
             url: SignedUrl::new("http://127.0.0.1:1/b/o?s".to_owned()).expect("a URL"),
             headers: BTreeMap::from([(CONDITION.to_owned(), condition)]),
+        })
+    }
+
+    async fn sign_download(
+        &self,
+        file: &str,
+        generation: &str,
+    ) -> Result<Download, DestinationError> {
+        self.gate.pass(Operation::Read(file.to_owned())).await;
+        Ok(Download {
+            url: SignedUrl::new("http://127.0.0.1:1/b/o?s".to_owned()).expect("a URL"),
+            headers: only_generation(generation),
         })
     }
 

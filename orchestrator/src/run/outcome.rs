@@ -4,9 +4,43 @@ use crate::archive::manifest::{ManifestObject, Totals};
 use crate::archive::measurements::Measurements;
 use prefix_tar::protocol::failure::Failure;
 use prefix_tar::protocol::prefix::Prefix;
-use prefix_tar::protocol::report::Report;
+use prefix_tar::protocol::report::{CachedError, Report};
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// What came from the base.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reused {
+    /// Ranges that have not changed.
+    pub ranges: u64,
+    /// Their data in bytes.
+    pub data_bytes: u64,
+    /// Prefixes in which nothing has changed, so that no tar was uploaded.
+    pub unchanged_prefixes: u64,
+}
+
+impl Reused {
+    fn of_report(report: &Report) -> Self {
+        report
+            .reuse
+            .as_ref()
+            .map_or_else(Self::default, |reuse| Self {
+                ranges: u64::from(reuse.ranges),
+                data_bytes: reuse.data_bytes,
+                unchanged_prefixes: u64::from(!reuse.uploaded),
+            })
+    }
+}
+
+impl std::iter::Sum for Reused {
+    fn sum<Parts: Iterator<Item = Self>>(parts: Parts) -> Self {
+        parts.fold(Self::default(), |sum, part| Self {
+            ranges: sum.ranges + part.ranges,
+            data_bytes: sum.data_bytes + part.data_bytes,
+            unchanged_prefixes: sum.unchanged_prefixes + part.unchanged_prefixes,
+        })
+    }
+}
 
 /// A prefix that is in the archive. Reports have about 300 KB each, so only this summary stays in
 /// memory.
@@ -24,6 +58,10 @@ pub struct StoredPrefix {
     pub linear_memory_peak: u64,
     /// The number of invocations.
     pub attempts: u32,
+    /// What came from the base.
+    pub reused: Reused,
+    /// Ranges for which a cache had an error: the first ones.
+    pub cached_errors: Vec<CachedError>,
 }
 
 impl StoredPrefix {
@@ -36,6 +74,8 @@ impl StoredPrefix {
             duration: Duration::try_from_secs_f64(report.seconds.total).unwrap_or_default(),
             linear_memory_peak: report.linear_memory_peak,
             attempts,
+            reused: Reused::of_report(report),
+            cached_errors: report.cached_errors.clone(),
         }
     }
 }
@@ -99,6 +139,11 @@ impl Outcome {
     /// The sums over what this run stored.
     pub fn totals(&self) -> Totals {
         self.stored.values().map(|stored| stored.totals).sum()
+    }
+
+    /// What this run took from the base.
+    pub fn reused(&self) -> Reused {
+        self.stored.values().map(|stored| stored.reused).sum()
     }
 
     /// The largest linear memory of this run's invocations in bytes.

@@ -4,7 +4,7 @@
 use super::outcome::StoredPrefix;
 use crate::archive::layout::{report_name, tar_name};
 use crate::archive::run_record::{PlannedPrefix, RunRecord};
-use crate::archive::{Archive, Base, ReadError, report_to_replace};
+use crate::archive::{Archive, Base, ReadError, report_to_replace, whole};
 use futures::StreamExt as _;
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
@@ -74,9 +74,12 @@ async fn survey_prefix(
     let is_wanted = match wanted {
         Wanted::Nothing => false,
         Wanted::FromAnyRun => true,
-        Wanted::FromRun(record) => record
-            .prefix(prefix)
-            .is_some_and(|planned| planned.kept || planned.base != surveyed.base),
+        Wanted::FromRun(record) => match record.prefix(prefix) {
+            Some(planned) if planned.kept || planned.base != surveyed.base => true,
+            // A tar that the run did not have to replace has a report of the run.
+            Some(_) => has_report_of(record, prefix, archive).await?,
+            None => false,
+        },
     };
     if !is_wanted {
         // What cannot be replaced is found before anything is mirrored.
@@ -103,37 +106,16 @@ async fn survey_prefix(
     Ok(surveyed)
 }
 
+async fn has_report_of(
+    record: &RunRecord,
+    prefix: Prefix,
+    archive: &dyn Archive,
+) -> Result<bool, ReadError> {
+    let report = report_to_replace(archive, prefix).await?.value;
+    Ok(report.is_some_and(|report| report.run.as_ref() == Some(&record.run)))
+}
+
 /// Whether a whole tar is one that the run of `record` has stored or keeps.
 fn is_of_run(report: &Report, record: &RunRecord, planned: Option<&PlannedPrefix>) -> bool {
     planned.is_some_and(|planned| planned.kept || report.run.as_ref() == Some(&record.run))
-}
-
-/// The report of a prefix and the generation of its tar, if the report breaks no rule and fits the tar.
-///
-/// # Errors
-/// The archive cannot be read.
-pub(super) async fn whole(
-    prefix: Prefix,
-    archive: &dyn Archive,
-) -> Result<Option<(Report, String)>, ReadError> {
-    let report = report_to_replace(archive, prefix).await?.value;
-    let Some(report) = report.filter(|report| report.prefix == prefix) else {
-        return Ok(None);
-    };
-    if let Err(fault) = report.check() {
-        tracing::warn!(%prefix, %fault, "a report is not valid and counts as missing");
-        return Ok(None);
-    }
-    let object = archive.object_of_length(prefix, report.content_length);
-    let object = object.await?;
-    Ok(object
-        .filter(|object| object.matches(&report))
-        .map(|object| {
-            let generation = object.generation;
-            let report = Report {
-                generation: Some(generation.clone()),
-                ..report
-            };
-            (report, generation)
-        }))
 }

@@ -27,7 +27,7 @@ pub fn outage_waits(first_wait_max: Duration) -> Backoff {
     Backoff::new(fastrand::Rng::new(), u32::MAX, first_wait_max, WAIT_MAX)
 }
 
-/// The waits between the attempts at one prefix; the first is at most `first_wait_max`.
-pub fn waits(first_wait_max: Duration) -> Backoff {
-    Backoff::new(fastrand::Rng::new(), ATTEMPTS_MAX, first_wait_max, WAIT_MAX)
+/// The waits between `attempts_max` attempts at one prefix; the first is at most `first_wait_max`.
+pub fn waits(first_wait_max: Duration, attempts_max: u32) -> Backoff {
+    Backoff::new(fastrand::Rng::new(), attempts_max, first_wait_max, WAIT_MAX)
 }

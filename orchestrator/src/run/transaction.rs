@@ -189,6 +189,11 @@ impl Transaction {
         self.held().record.run.clone()
     }
 
+    /// The source's base URL.
+    pub fn source(&self) -> String {
+        self.held().record.source.clone()
+    }
+
     /// Whether the account may not read what it writes.
     pub const fn is_blind(&self) -> bool {
         self.is_blind

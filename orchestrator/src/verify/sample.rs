@@ -67,6 +67,9 @@ pub(crate) fn report_of(prefix: Prefix, tar: &[u8]) -> Report {
             .map(|range| Crc32c(crc32c::crc32c(body(range).as_bytes())))
             .collect(),
         range_bytes,
+        cached_errors: Vec::new(),
+        reuse: None,
+        seen: None,
     }
 }
 

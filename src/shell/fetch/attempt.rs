@@ -1,6 +1,7 @@
 //! Makes one attempt at a range: sends the request, then reads, decodes and validates the body.
 
-use super::Fetched;
+use super::{Arrival, Fetched, Unchanged};
+use crate::engine::base::KnownRange;
 use crate::engine::chunk_pool::{BodyBytes, ChunkPool};
 use crate::engine::content_md5::{ContentMd5, Md5Check};
 use crate::engine::duplicate_detector::DuplicateDetector;
@@ -16,11 +17,11 @@ use crate::protocol::failure::{Failure, FailureKind};
 use crate::protocol::phase::Phase;
 use crate::protocol::prefix::RangeName;
 use crate::protocol::source::{Encoding, SourceUrl};
-use crate::protocol::store_answer::is_transient_source_status;
+use crate::protocol::store_answer::{cache_age_seconds, is_transient_source_status};
 use crate::shell::heap;
 use crate::shell::incoming::BodyReader;
 use crate::shell::outgoing::{
-    Peer, PendingResponse, Target, Timeouts, parsed_retry_after, request, transport_failure,
+    Peer, PendingResponse, Target, Timeouts, header, parsed_retry_after, request, transport_failure,
 };
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -37,6 +38,9 @@ const TIMEOUTS: Timeouts = Timeouts {
 
 /// The only status that carries a range.
 const OK: u16 = 200;
+
+/// The answer to If-None-Match if nothing has changed.
+pub(super) const NOT_MODIFIED: u16 = 304;
 
 /// How much room is made at a time for a body of unknown length, in bytes.
 const UNKNOWN_LENGTH_ROOM_BYTES: usize = 2 * CHUNK_BYTES;
@@ -56,7 +60,17 @@ pub(super) struct RangeClient {
     duplicate_detector: RefCell<DuplicateDetector>,
 }
 
+/// How a range is named to the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CacheKey {
+    /// As clients name it, so that a cache has it.
+    Plain,
+    /// In another way, which a cache takes for another range.
+    Explicit,
+}
+
 /// An attempt that failed.
+#[derive(Clone)]
 pub(super) struct FailedAttempt {
     pub(super) failure: Failure,
     /// The source's Retry-After.
@@ -112,22 +126,48 @@ impl RangeClient {
         self.is_throttled.take()
     }
 
-    /// Fetches one range with a single request.
-    pub(super) async fn get(&self, range: RangeName) -> Result<Fetched, FailedAttempt> {
-        let response = self.send(range).await?;
-        let head = self.read_head(&response)?;
-        if !head.is_gzip {
-            self.check_framing(&head, &response)?;
+    /// Fetches one range with a single request, unless the source still has what is `known`.
+    pub(super) async fn get(
+        &self,
+        range: RangeName,
+        known: Option<&KnownRange>,
+        key: CacheKey,
+    ) -> Result<Arrival, FailedAttempt> {
+        let etag = known.and_then(KnownRange::if_none_match);
+        let response = self.send(range, etag, key).await?;
+        if let Some(known) = known.filter(|_| etag.is_some())
+            && response.status() == NOT_MODIFIED
+        {
+            self.check_not_modified(&response, known)?;
+            return Ok(unchanged(range, known, known.etag.clone()));
         }
-        let received = self
-            .read_body(&response, range, head.content_length)
-            .await?;
+        let fetched = self.receive(range, &response).await?;
+        // A source without ETags sends the same body again.
+        Ok(match known {
+            Some(known) if known.is(fetched.body.len(), fetched.body.pieces()) => {
+                unchanged(range, known, fetched.etag)
+            }
+            _ => Arrival::Fetched(fetched),
+        })
+    }
+
+    /// Reads, decodes and validates the body of a response.
+    async fn receive(
+        &self,
+        range: RangeName,
+        response: &IncomingResponse,
+    ) -> Result<Fetched, FailedAttempt> {
+        let head = self.read_head(response)?;
+        if !head.is_gzip {
+            self.check_framing(&head, response)?;
+        }
+        let received = self.read_body(response, range, head.content_length).await?;
         let body = if head.is_gzip {
             let decoded = self.inflate(received, range);
             let (decoded, members) = heap::during(Phase::Inflate, decoded).await?;
             // The trailer of a single member shows that it is complete.
             if members == Members::Several {
-                self.check_framing(&head, &response)?;
+                self.check_framing(&head, response)?;
             }
             decoded
         } else {
@@ -147,14 +187,55 @@ impl RangeClient {
         })
     }
 
-    async fn send(&self, range: RangeName) -> Result<IncomingResponse, Failure> {
+    /// Checks that a 304 is about what is known. Without an ETag it can only be taken at its word.
+    fn check_not_modified(
+        &self,
+        response: &IncomingResponse,
+        known: &KnownRange,
+    ) -> Result<(), Failure> {
+        match header(&response.headers(), "etag") {
+            Some(etag) if !known.has_etag(&etag) => {
+                let message = format!("{} answered 304 for another ETag", self.operation);
+                let failure = Failure::transient(FailureKind::RangeInvalid, message);
+                Err(failure.with_status(NOT_MODIFIED))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The headers of a request.
+    fn headers(&self, etag: Option<&str>) -> Result<Fields, Failure> {
+        let headers = self.headers.clone();
+        let Some(etag) = etag else {
+            return Ok(headers);
+        };
+        let values = [etag.as_bytes().to_vec()];
+        match headers.set(&"if-none-match".to_owned(), &values) {
+            Ok(()) => Ok(headers),
+            Err(error) => {
+                let message = format!("the host rejected the header if-none-match: {error:?}");
+                Err(Failure::permanent(FailureKind::Configuration, message))
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        range: RangeName,
+        etag: Option<&str>,
+        key: CacheKey,
+    ) -> Result<IncomingResponse, Failure> {
         let source = &self.source;
+        let path = match key {
+            CacheKey::Plain => source.range_path(range),
+            CacheKey::Explicit => source.explicit_range_path(range),
+        };
         let target = Target {
             is_https: source.is_https(),
             authority: source.authority().as_str(),
-            path_and_query: &source.range_path(range),
+            path_and_query: &path,
         };
-        let request = request(&Method::Get, &target, self.headers.clone())
+        let request = request(&Method::Get, &target, self.headers(etag)?)
             .ok_or_else(|| self.transport_failure(&ErrorCode::HttpRequestUriInvalid))?;
         self.requests.set(self.requests.get() + 1);
         let sent = outgoing_handler::handle(request, Some(TIMEOUTS.to_options()))
@@ -290,7 +371,14 @@ impl RangeClient {
             300..=303 | 305..=399 => "; redirects are not followed",
             _ => "",
         };
-        let message = format!("{} answered {status}{redirect}", self.operation);
+        let headers = response.headers();
+        let cache_age_seconds = cache_age_seconds(status, |name| header(&headers, name));
+        let from_cache = match cache_age_seconds {
+            None => String::new(),
+            Some(0) => ", from a cache".to_owned(),
+            Some(age) => format!(", from a cache that has had it for {age} s"),
+        };
+        let message = format!("{} answered {status}{redirect}{from_cache}", self.operation);
         if !is_transient_source_status(status) {
             let failure = Failure::permanent(FailureKind::SourceStatus, message);
             return failure.with_status(status).into();
@@ -299,8 +387,11 @@ impl RangeClient {
             self.is_throttled.set(true);
         }
         FailedAttempt {
-            failure: Failure::transient(FailureKind::SourceStatus, message).with_status(status),
-            retry_after: parsed_retry_after(&response.headers()),
+            failure: Failure {
+                cache_age_seconds,
+                ..Failure::transient(FailureKind::SourceStatus, message).with_status(status)
+            },
+            retry_after: parsed_retry_after(&headers),
         }
     }
 
@@ -317,4 +408,12 @@ impl RangeClient {
         );
         Failure::permanent(FailureKind::RangeTooLarge, message).with_status(OK)
     }
+}
+
+const fn unchanged(range: RangeName, known: &KnownRange, etag: String) -> Arrival {
+    Arrival::Unchanged(Unchanged {
+        range,
+        size_bytes: known.size_bytes,
+        etag,
+    })
 }

@@ -178,12 +178,15 @@ impl Scene {
         };
         let outcome = run(
             prefixes.iter(),
-            host,
-            Arc::new(transaction),
+            Shared {
+                host,
+                transaction: Arc::new(transaction),
+                base: None,
+                recorder: Arc::new(Recorder::start()),
+                events: sender,
+            },
             settings,
             self.shutdown.clone(),
-            Arc::new(Recorder::start()),
-            sender,
         )
         .await;
         (outcome, events.await.expect("events"))

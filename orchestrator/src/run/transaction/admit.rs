@@ -3,10 +3,10 @@
 use super::{CONFLICTS_MAX, Confirmed, Transaction, TransactionError, encode};
 use crate::archive::layout::{report_name, tar_name};
 use crate::archive::run_record::RunRecord;
-use crate::archive::{Base, StoredObject, TarIndex, report_to_replace};
+use crate::archive::{Base, StoredObject, TarIndex, report_to_replace, whole};
 use crate::destination::Written;
 use crate::redaction::redacted;
-use crate::run::resume::whole;
+use jiff::Timestamp;
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::failure::{Failure, FailureKind};
 use prefix_tar::protocol::job::Upload;
@@ -80,6 +80,9 @@ impl Transaction {
             .check()
             .map_err(|fault| TransactionError::InvalidReport { prefix, fault })?;
         let object = self.archive().object(prefix).await?;
+        if is_kept(&report) {
+            return self.commit_kept(prefix, report, object, &record).await;
+        }
         let report = match object {
             None if is_trusted && self.is_blind_now().await? => report,
             None => return Err(not_stored(prefix, "no such object".to_owned())),
@@ -93,6 +96,36 @@ impl Transaction {
             }
         };
         self.write_report(report, &record).await
+    }
+
+    /// Writes the report of a tar that was not uploaded, because the source has nothing newer. The tar has to be the
+    /// base still, as the report describes it.
+    async fn commit_kept(
+        &self,
+        prefix: Prefix,
+        report: Report,
+        object: Option<StoredObject>,
+        record: &RunRecord,
+    ) -> Result<Report, TransactionError> {
+        let base = self.base_of(prefix)?;
+        let Some(object) = object else {
+            return Err(not_stored(prefix, "no such object".to_owned()));
+        };
+        if base.as_ref() != Some(&object.generation) {
+            return Err(not_stored(
+                prefix,
+                "another one than the run found".to_owned(),
+            ));
+        }
+        if !object.matches(&report) {
+            let found = shown(object.content_length, object.crc32c);
+            return Err(not_stored(prefix, found));
+        }
+        let report = Report {
+            seen: Some(Timestamp::now().to_string()),
+            ..confirmed(report, object)
+        };
+        self.write_report(report, record).await
     }
 
     /// Looks at the object after everything was sent but the store's answer was lost or wrong. Returns the report if
@@ -246,6 +279,11 @@ impl Transaction {
     }
 }
 
+/// Whether a report says that the tar of an earlier run is kept.
+fn is_kept(report: &Report) -> bool {
+    report.reuse.as_ref().is_some_and(|reuse| !reuse.uploaded)
+}
+
 fn shown(content_length: u64, crc32c: Crc32c) -> String {
     format!("{content_length} bytes with CRC32C {crc32c}")
 }
@@ -283,5 +321,8 @@ fn rebuilt(prefix: Prefix, index: TarIndex, record: &RunRecord, object: StoredOb
         range_etags: vec![String::new(); index.range_bytes.len()],
         range_crc32c: index.range_crc32c,
         range_bytes: index.range_bytes,
+        cached_errors: Vec::new(),
+        reuse: None,
+        seen: None,
     }
 }

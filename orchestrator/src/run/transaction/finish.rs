@@ -3,10 +3,9 @@
 use super::{CONFLICTS_MAX, Confirmed, Transaction, TransactionError, encode};
 use crate::archive::layout::MANIFEST_NAME;
 use crate::archive::manifest::{Manifest, ManifestObject};
-use crate::archive::{ReadError, Versioned, manifest_to_replace, report_to_replace};
+use crate::archive::{ReadError, Versioned, manifest_to_replace, report_to_replace, whole};
 use crate::destination::Written;
 use crate::run::outcome::StoredPrefix;
-use crate::run::resume::whole;
 use futures::{StreamExt as _, TryStreamExt as _};
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
