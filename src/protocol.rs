@@ -1,8 +1,8 @@
 //! The contract between the orchestrator and the component: jobs, answers, and the names and
 //! credentials that both sides share.
 //!
-//! In reading order: [`prefix`] names prefixes and ranges. [`job`] is the request, with the
-//! [`signed_url`] of the upload. [`event`] is a line of the answer; the last one carries a
+//! In reading order: [`prefix`] names prefixes and ranges, [`mode`] says of which hashes. [`job`] is
+//! the request, with the [`signed_url`] of the upload. [`event`] is a line of the answer; the last one carries a
 //! [`report`], with the [`crc32c`] of the tar, or a [`failure`], and a [`recording`] of the
 //! invocation. The orchestrator adds its [`run_id`] to reports. [`configuration`] is set by the
 //! component's operator: the [`source`], the [`token`] and the [`authority`] of every allowed store.
@@ -14,6 +14,7 @@ pub mod crc32c;
 pub mod event;
 pub mod failure;
 pub mod job;
+pub mod mode;
 pub mod phase;
 pub mod prefix;
 pub mod recording;

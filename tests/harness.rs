@@ -44,6 +44,7 @@ use prefix_tar::engine::length::LengthSample;
 use prefix_tar::protocol::configuration::{SOURCE_ENCODING, SOURCE_URL};
 use prefix_tar::protocol::failure::Failure;
 use prefix_tar::protocol::job::{Job, Upload};
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::{Prefix, RangeName};
 use prefix_tar::protocol::report::Report;
 use prefix_tar::protocol::source::{Encoding, SourceUrl};
@@ -67,6 +68,7 @@ pub(crate) fn generated(prefixes: &str, hashes_per_range: u32) -> tempfile::Temp
     let config = GeneratorConfig {
         seed: 26,
         hashes_per_range,
+        mode: Mode::Sha1,
     };
     let generator = config.generator().expect("a generator");
     for prefix in prefix_set(prefixes).iter() {
@@ -89,6 +91,7 @@ pub(crate) fn prefix(text: &str) -> Prefix {
 pub(crate) fn run_config(source: &SourceUrl, folder: &Path, prefixes: &str) -> RunConfig {
     RunConfig {
         source: source.clone(),
+        mode: Mode::Sha1,
         to: ArchiveLocation::Folder(folder.to_owned()),
         object_options: ObjectOptions::default(),
         prefixes: prefix_set(prefixes),
@@ -161,7 +164,7 @@ pub(crate) fn verified(archive: &Path) -> Verdict {
         let verifying = scope.spawn(|| {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             let shutdown = CancellationToken::new();
-            verify(&archive, runtime.handle(), &shutdown, |_| (), || ())
+            verify(&archive, runtime.handle(), &shutdown, None, |_| (), || ())
         });
         verifying.join().expect("a verdict")
     })
@@ -226,6 +229,7 @@ impl Fixture {
             content_length: None,
             window: None,
             base: None,
+            mode: Mode::Sha1,
         }
     }
 

@@ -40,6 +40,7 @@
 //! - `range_api`: `serve` over range files answers like the range API.
 //! - `mirror`: `serve` over an archive answers like the public range API, in every protocol, and keeps secret what it
 //!   was asked for.
+//! - `ntlm`: NTLM hashes go the whole way, and never mix with SHA-1 hashes.
 //! - `emulator`: `store` answers like GCS.
 //! - `command_line`: commands report their results and errors clearly.
 //! - `stopping`: neither a reader that stops reading nor an invocation that hangs keeps a command from
@@ -70,6 +71,7 @@ mod cases {
     mod measurements;
     mod memory;
     mod mirror;
+    mod ntlm;
     mod outages;
     mod permissions;
     mod platform_limits;

@@ -21,6 +21,7 @@ use manifest::Manifest;
 use measurements::{MEASUREMENTS_BYTES_MAX, Measurements};
 use prefix_tar::limits::REPORT_BYTES_MAX;
 use prefix_tar::protocol::crc32c::Crc32c;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
 use run_record::{RUN_RECORD_BYTES_MAX, RunRecord};
@@ -203,16 +204,17 @@ pub trait Archive: Send + Sync {
         byte_range: Range<u64>,
     ) -> Result<Option<Bytes>, ReadError>;
 
-    /// Reads a prefix's tar from end to end: its index, or what is wrong with it.
+    /// Reads a prefix's tar of this mode from end to end: its index, or what is wrong with it.
     ///
     /// # Errors
     /// The tar exists but cannot be read.
     async fn index_tar(
         &self,
         prefix: Prefix,
+        mode: Mode,
     ) -> Result<Option<Result<TarIndex, String>>, ReadError> {
         match self.open_tar(prefix).await? {
-            Some(tar) => index(tar, prefix).await.map(Some),
+            Some(tar) => index(tar, prefix, mode).await.map(Some),
             None => Ok(None),
         }
     }
@@ -249,13 +251,17 @@ pub trait Archive: Send + Sync {
 }
 
 /// Reads a tar on a thread that may block.
-async fn index(tar: TarReader, prefix: Prefix) -> Result<Result<TarIndex, String>, ReadError> {
+async fn index(
+    tar: TarReader,
+    prefix: Prefix,
+    mode: Mode,
+) -> Result<Result<TarIndex, String>, ReadError> {
     let unreadable = |reason: String| ReadError::Unreadable {
         file: layout::tar_name(prefix),
         reason,
         is_transient: true,
     };
-    let check = tokio::task::spawn_blocking(move || check_tar(tar, prefix, None))
+    let check = tokio::task::spawn_blocking(move || check_tar(tar, prefix, mode, None))
         .await
         .map_err(|error| unreadable(error.to_string()))?;
     if let Some(error) = check.unreadable {

@@ -10,6 +10,7 @@ use crate::archive::{Archive, ReadError, report_to_replace, whole};
 use crate::destination::{Destination, DestinationError};
 use crate::origin::Origin;
 use prefix_tar::protocol::job::{self, Download};
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::Prefix;
 use std::sync::Arc;
 
@@ -61,6 +62,9 @@ pub enum Unusable {
     /// The base's tar is from another source.
     #[error("the base's tar is from {0}")]
     OtherSource(String),
+    /// The base's tar has other hashes.
+    #[error("the base's tar has {} hashes", .0.hash_name())]
+    OtherMode(Mode),
     /// The base's report has no checksums.
     #[error("the base's report has no checksums of single ranges, as those of version 0.1.0")]
     NoChecksums,
@@ -115,21 +119,28 @@ impl BaseArchive {
     ///
     /// # Errors
     /// It cannot be read.
-    pub async fn unusable_because(&self, source: &str) -> Result<Option<String>, ReadError> {
+    pub async fn unusable_because(
+        &self,
+        source: &str,
+        mode: Mode,
+    ) -> Result<Option<String>, ReadError> {
         let archive = self.store.archive();
         let of_manifest = match archive.manifest().await {
-            Ok(manifest) => manifest.map(|manifest| manifest.source),
+            Ok(manifest) => manifest.map(|manifest| (manifest.source, manifest.mode)),
             Err(ReadError::Invalid { .. }) => None,
             Err(error) => return Err(error),
         };
         let of_run = match archive.run_record().await {
-            Ok(record) => record.map(|record| record.source),
+            Ok(record) => record.map(|record| (record.source, record.mode)),
             Err(ReadError::Invalid { .. }) => None,
             Err(error) => return Err(error),
         };
         Ok(match of_manifest.or(of_run) {
             None => Some("there is no archive".to_owned()),
-            Some(other) if other != source => Some(format!("it was mirrored from {other}")),
+            Some((other, _)) if other != source => Some(format!("it was mirrored from {other}")),
+            Some((_, other)) if other != mode => {
+                Some(format!("it has {} hashes", other.hash_name()))
+            }
             Some(_) => None,
         })
     }
@@ -138,11 +149,19 @@ impl BaseArchive {
     ///
     /// # Errors
     /// The base does not have the prefix, or not so that it can be used.
-    pub async fn offer(&self, prefix: Prefix, source: &str) -> Result<job::Base, Unusable> {
+    pub async fn offer(
+        &self,
+        prefix: Prefix,
+        source: &str,
+        mode: Mode,
+    ) -> Result<job::Base, Unusable> {
         let archive = self.store.archive();
         let (report, generation) = whole(prefix, archive).await?.ok_or(Unusable::Missing)?;
         if report.source != source {
             return Err(Unusable::OtherSource(report.source));
+        }
+        if report.mode != mode {
+            return Err(Unusable::OtherMode(report.mode));
         }
         if report.range_crc32c.is_empty() {
             return Err(Unusable::NoChecksums);

@@ -16,6 +16,7 @@ use crate::range_client::{ClientError, RangeClient};
 use answer::{AnswerFault, count_of};
 use hash::PasswordHash;
 use input::InputFault;
+use prefix_tar::protocol::mode::Mode;
 use std::sync::Arc;
 
 /// Where hashes are looked up.
@@ -83,6 +84,15 @@ impl From<RangeError> for CheckError {
 }
 
 impl Source {
+    /// Which hashes it holds.
+    pub fn mode(&self) -> Mode {
+        match self {
+            Self::Api(api) => api.mode(),
+            Self::Archive(archive) => archive.manifest().mode,
+            Self::Filter(filter) => filter.mode(),
+        }
+    }
+
     /// Looks a hash up.
     ///
     /// # Errors

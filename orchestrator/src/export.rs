@@ -169,6 +169,7 @@ mod tests {
     use super::*;
     use crate::archive::manifest::{ManifestObject, Totals};
     use prefix_tar::protocol::crc32c::Crc32c;
+    use prefix_tar::protocol::mode::Mode;
 
     fn manifest_of(prefixes: &str) -> Manifest {
         let prefixes: PrefixSet = prefixes.parse().expect("prefixes");
@@ -185,6 +186,7 @@ mod tests {
             version: "0.1.0".to_owned(),
             run: None,
             source: "http://127.0.0.1".to_owned(),
+            mode: Mode::Sha1,
             started: String::new(),
             finished: String::new(),
             totals: Totals::default(),

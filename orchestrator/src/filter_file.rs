@@ -11,7 +11,7 @@
 //! | 8 | [`MAGIC`] |
 //! | 2 | the version, 1 |
 //! | 1 | bytes of a fingerprint: 1 or 2 |
-//! | 1 | the hash: 1 for SHA-1 |
+//! | 1 | the hash: 1 for SHA-1, 2 for NTLM, which version 0.1.0 of the program refuses |
 //! | 4 | 0 |
 //! | 8 | keys in the file |
 //! | 256 * 32 | an entry per prefix, in order: `Shard` |
@@ -29,6 +29,7 @@ pub mod read;
 mod tests;
 pub mod write;
 
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::PREFIXES;
 
 /// How a file begins. Like PNG's, it shows if a transfer has changed line ends.
@@ -37,8 +38,13 @@ pub const MAGIC: [u8; 8] = *b"PTFUSE\r\n";
 /// The version of the format.
 const VERSION: u16 = 1;
 
-/// The hash that keys are taken from: SHA-1.
-const HASH_SHA1: u8 = 1;
+/// The number of the hash that keys are taken from.
+const fn hash_number(mode: Mode) -> u8 {
+    match mode {
+        Mode::Sha1 => 1,
+        Mode::Ntlm => 2,
+    }
+}
 
 /// What precedes the index, in bytes.
 const HEAD_BYTES: usize = 24;

@@ -2,15 +2,17 @@
 //!
 //! Every range has a generator of its own, seeded by the seed and the range's name, so no range depends
 //! on which others are generated. Suffixes are random and their number is Poisson-distributed, like the
-//! number of SHA-1 hashes that share a range. Counts are long-tailed, like the occurrences of
+//! number of hashes that share a range. Counts are long-tailed, like the occurrences of
 //! passwords.
 
 mod counts;
 mod line;
 
+use crate::nt_hash::nt_hash;
 use anyhow::Context as _;
 use counts::Counts;
 use line::{LINE_BYTES_MAX, Line, SEPARATOR, sort};
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::{Prefix, RangeName};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -44,6 +46,8 @@ pub struct GeneratorConfig {
     pub seed: u64,
     /// The mean number of lines in a range.
     pub hashes_per_range: u32,
+    /// Which hashes to make.
+    pub mode: Mode,
 }
 
 impl Default for GeneratorConfig {
@@ -51,6 +55,7 @@ impl Default for GeneratorConfig {
         Self {
             seed: 1,
             hashes_per_range: HASHES_PER_RANGE,
+            mode: Mode::Sha1,
         }
     }
 }
@@ -71,7 +76,8 @@ impl GeneratorConfig {
             config: self,
             lines: lines.context("a Poisson distribution with that mean")?,
             counts: Counts::new(),
-            test_lines: TEST_PASSWORDS.map(|(password, count)| test_line(password, count)),
+            test_lines: TEST_PASSWORDS
+                .map(|(password, count)| test_line(password, count, self.mode)),
         })
     }
 }
@@ -106,7 +112,10 @@ impl Generator {
         let number = u32::from(range.prefix().number()) << 12 | u32::from(range.index());
         let test_lines = self.test_lines.iter().filter(|(of, _)| *of == number);
         buffer.lines.extend(test_lines.map(|(_, line)| *line));
-        buffer.write_lines();
+        match self.config.mode {
+            Mode::Sha1 => buffer.write_lines::<{ Mode::Sha1.suffix_characters() }>(),
+            Mode::Ntlm => buffer.write_lines::<{ Mode::Ntlm.suffix_characters() }>(),
+        }
     }
 
     fn random(&self, range: RangeName) -> ChaCha8Rng {
@@ -155,7 +164,7 @@ impl RangeBuffer {
         &self.bytes[..self.body_bytes]
     }
 
-    fn write_lines(&mut self) {
+    fn write_lines<const SUFFIX_CHARACTERS: usize>(&mut self) {
         sort(&self.lines, &mut self.order);
         let bytes_max = self.lines.len() * LINE_BYTES_MAX;
         if self.bytes.len() < bytes_max {
@@ -165,7 +174,7 @@ impl RangeBuffer {
         for &index in &self.order {
             // There is room for the longest line after any number of lines before it.
             if let Some(place) = self.bytes[end..].first_chunk_mut() {
-                end += self.lines[index as usize].write(place);
+                end += self.lines[index as usize].write::<SUFFIX_CHARACTERS>(place);
             }
         }
         self.body_bytes = end - SEPARATOR.len();
@@ -173,8 +182,18 @@ impl RangeBuffer {
 }
 
 /// The number of a password's range, and its line.
-fn test_line(password: &str, count: u64) -> (u32, Line) {
-    let hash: [u8; 20] = Sha1::digest(password).into();
+fn test_line(password: &str, count: u64, mode: Mode) -> (u32, Line) {
+    let hash: [u8; 20] = match mode {
+        Mode::Sha1 => Sha1::digest(password).into(),
+        Mode::Ntlm => {
+            // A line does not show the bits that a shorter hash lacks.
+            let mut padded = [0; 20];
+            for (place, byte) in padded.iter_mut().zip(nt_hash(password)) {
+                *place = byte;
+            }
+            padded
+        }
+    };
     let [a, b, c, d, low @ ..] = hash;
     let high = u32::from_be_bytes([a, b, c, d]);
     let line = Line::new(high as u16, u128::from_be_bytes(low), count);
@@ -205,18 +224,30 @@ mod tests {
     }
 
     fn generator(seed: u64, hashes_per_range: u32) -> Generator {
+        generator_of(Mode::Sha1, seed, hashes_per_range)
+    }
+
+    fn generator_of(mode: Mode, seed: u64, hashes_per_range: u32) -> Generator {
         let config = GeneratorConfig {
             seed,
             hashes_per_range,
+            mode,
         };
         config.generator().expect("a generator")
     }
 
-    fn test_lines_of(range: RangeName) -> impl Iterator<Item = (String, u64)> {
+    fn hash_of(password: &str, mode: Mode) -> String {
+        match mode {
+            Mode::Sha1 => hex::encode_upper(Sha1::digest(password)),
+            Mode::Ntlm => hex::encode_upper(nt_hash(password)),
+        }
+    }
+
+    fn test_lines_of(range: RangeName, mode: Mode) -> impl Iterator<Item = (String, u64)> {
         TEST_PASSWORDS
             .into_iter()
             .filter_map(move |(password, count)| {
-                let hash = hex::encode_upper(Sha1::digest(password));
+                let hash = hash_of(password, mode);
                 let suffix = hash.strip_prefix(&range.to_string())?;
                 Some((suffix.to_owned(), count))
             })
@@ -228,7 +259,7 @@ mod tests {
         String::from_utf8(buffer.body().to_vec()).expect("ASCII")
     }
 
-    /// The same range, made in the obvious way: what version 0.1.0 wrote.
+    /// The same range, made in the obvious way. Of SHA-1, it is what version 0.1.0 wrote.
     fn naive(generator: &Generator, range: RangeName) -> String {
         let mut random = generator.random(range);
         let mean = f64::from(generator.config.hashes_per_range);
@@ -239,11 +270,14 @@ mod tests {
             .map(|_| {
                 let (low, high): (u128, u16) = (random.random(), random.random());
                 let count: f64 = counts.sample(&mut random);
-                let suffix = format!("{:03X}{low:032X}", high & 0xFFF);
+                let suffix = match generator.config.mode {
+                    Mode::Sha1 => format!("{:03X}{low:032X}", high & 0xFFF),
+                    Mode::Ntlm => format!("{:03X}{:024X}", high & 0xFFF, low >> 32),
+                };
                 (suffix, (count as u64).clamp(1, 9_999_999_999))
             })
             .collect();
-        hashes.extend(test_lines_of(range));
+        hashes.extend(test_lines_of(range, generator.config.mode));
         let lines: Vec<String> = hashes
             .iter()
             .map(|(suffix, count)| format!("{suffix}:{count}"))
@@ -253,20 +287,29 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_seed_stay_what_they_are() {
-        let tests = TEST_PASSWORDS.map(|(password, _)| {
-            let hash = hex::encode_upper(Sha1::digest(password));
-            range(&hash[..5])
-        });
-        for (seed, mean) in [(1, HASHES_PER_RANGE), (u64::MAX, 12), (7, 3), (26, 6_000)] {
-            let generator = generator(seed, mean);
+        let tests = |mode| {
+            TEST_PASSWORDS.map(|(password, _)| {
+                let hash = hash_of(password, mode);
+                range(&hash[..5])
+            })
+        };
+        for (seed, mean, mode) in [
+            (1, HASHES_PER_RANGE, Mode::Sha1),
+            (u64::MAX, 12, Mode::Sha1),
+            (7, 3, Mode::Sha1),
+            (26, 6_000, Mode::Sha1),
+            (1, HASHES_PER_RANGE, Mode::Ntlm),
+            (7, 3, Mode::Ntlm),
+        ] {
+            let generator = generator_of(mode, seed, mean);
             let ranges = Prefix::from_number(7).ranges().step_by(64);
             let mut buffer = RangeBuffer::default();
-            for range in ranges.chain(tests) {
+            for range in ranges.chain(tests(mode)) {
                 generator.make(range, &mut buffer);
                 let expected = naive(&generator, range);
                 assert!(
                     buffer.body() == expected.as_bytes(),
-                    "{range} of seed {seed}"
+                    "{range} of seed {seed}, {mode}"
                 );
             }
         }
@@ -274,17 +317,19 @@ mod tests {
 
     #[test]
     fn every_range_is_valid_and_has_a_realistic_size() {
-        let generator = generator(1, HASHES_PER_RANGE);
-        let mut bytes = 0;
-        for range in Prefix::from_number(7).ranges().take(200) {
-            let body = body(&generator, range);
-            let mut check = RangeCheck::new();
-            check.push(body.as_bytes()).expect("valid");
-            let hashes = check.finish().expect("valid");
-            assert!((1_700..2_200).contains(&hashes), "{hashes} lines");
-            bytes += body.len();
+        for (mode, sizes) in [(Mode::Sha1, 72_000..78_000), (Mode::Ntlm, 56_000..62_000)] {
+            let generator = generator_of(mode, 1, HASHES_PER_RANGE);
+            let mut bytes = 0;
+            for range in Prefix::from_number(7).ranges().take(200) {
+                let body = body(&generator, range);
+                let mut check = RangeCheck::new(mode);
+                check.push(body.as_bytes()).expect("valid");
+                let hashes = check.finish().expect("valid");
+                assert!((1_700..2_200).contains(&hashes), "{hashes} lines");
+                bytes += body.len();
+            }
+            assert!(sizes.contains(&(bytes / 200)), "{mode}: {bytes}");
         }
-        assert!((72_000..78_000).contains(&(bytes / 200)), "{bytes}");
     }
 
     #[test]
@@ -296,15 +341,15 @@ mod tests {
 
     #[test]
     fn a_look_up_finds_the_test_passwords() {
-        for (password, count) in TEST_PASSWORDS {
-            let hash = hex::encode_upper(Sha1::digest(password));
-            let (prefix, suffix) = hash.split_at(5);
-            let body = body(&generator(1, HASHES_PER_RANGE), range(prefix));
-            assert!(
-                body.split("\r\n")
-                    .any(|line| line == format!("{suffix}:{count}")),
-                "{password}"
-            );
+        for mode in Mode::ALL {
+            for (password, count) in TEST_PASSWORDS {
+                let hash = hash_of(password, mode);
+                let (prefix, suffix) = hash.split_at(5);
+                let body = body(&generator_of(mode, 1, HASHES_PER_RANGE), range(prefix));
+                let line = format!("{suffix}:{count}");
+                let is_found = body.split("\r\n").any(|found| found == line);
+                assert!(is_found, "{password}, {mode}");
+            }
         }
     }
 
@@ -315,6 +360,7 @@ mod tests {
         let none = GeneratorConfig {
             seed: 3,
             hashes_per_range: 0,
+            mode: Mode::Sha1,
         };
         assert!(none.generator().is_err());
     }

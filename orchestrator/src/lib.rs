@@ -30,6 +30,7 @@ pub mod http_server;
 pub mod humanize;
 pub mod invoke_token;
 pub mod liveness;
+pub mod nt_hash;
 pub mod open_files;
 pub mod origin;
 pub mod page;

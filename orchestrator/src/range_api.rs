@@ -27,7 +27,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use mirror::Mirror;
 use request::{RangeRequest, Refusal};
-use response::{BAD_RANGE, NO_RANGE_PATH, for_method, plain};
+use response::{BAD_QUERY, BAD_RANGE, NO_RANGE_PATH, for_method, other_mode, plain};
 use source::RangeSource;
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -89,8 +89,9 @@ pub fn start_mirror(
 }
 
 async fn answer(request: Request<Incoming>, source: Arc<RangeSource>) -> Response<Full<Bytes>> {
-    let path = request.uri().path();
-    let request = match RangeRequest::parse(request.method(), path, None, request.headers()) {
+    let (path, query) = (request.uri().path(), request.uri().query());
+    let request = match RangeRequest::parse(request.method(), path, query, request.headers()) {
+        Ok(request) if request.mode != source.mode() => return other_mode(source.mode()),
         Ok(request) => request,
         Err(refusal) => return refuse(refusal),
     };
@@ -133,7 +134,8 @@ fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
             response
         }
         Refusal::Path => plain(StatusCode::NOT_FOUND, NO_RANGE_PATH),
-        Refusal::Range | Refusal::Query => plain(StatusCode::BAD_REQUEST, BAD_RANGE),
+        Refusal::Range => plain(StatusCode::BAD_REQUEST, BAD_RANGE),
+        Refusal::Query => plain(StatusCode::BAD_REQUEST, BAD_QUERY),
     }
 }
 

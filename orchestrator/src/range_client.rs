@@ -18,6 +18,7 @@ use prefix_tar::engine::range_body::{RangeBodyError, RangeCheck};
 use prefix_tar::engine::retry::{Backoff, with_attempts};
 use prefix_tar::limits::RANGE_BYTES_MAX;
 use prefix_tar::protocol::failure::CERTIFICATE_NOT_TRUSTED;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::RangeName;
 use prefix_tar::protocol::source::SourceUrl;
 use prefix_tar::protocol::store_answer::is_transient_source_status;
@@ -47,6 +48,7 @@ const AGENT: &str = concat!("prefix-tar/", env!("CARGO_PKG_VERSION"));
 #[derive(Debug)]
 pub struct RangeClient {
     source: SourceUrl,
+    mode: Mode,
     http: HttpClient,
 }
 
@@ -134,13 +136,18 @@ enum Wanted {
 }
 
 impl RangeClient {
-    /// A client of the API at `source`. If given, the certificates of a CA file are trusted, too.
+    /// A client that asks the API at `source` for hashes of `mode`. If given, the certificates of a CA file are trusted, too.
     ///
     /// # Errors
     /// The CA file is not usable.
-    pub fn new(source: SourceUrl, ca_file: Option<&Path>) -> anyhow::Result<Self> {
+    pub fn new(source: SourceUrl, mode: Mode, ca_file: Option<&Path>) -> anyhow::Result<Self> {
         let http = http_client::new(ca_file)?;
-        Ok(Self { source, http })
+        Ok(Self { source, mode, http })
+    }
+
+    /// Which hashes it asks for.
+    pub const fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// Asks for a range, and has its length hidden by padding. Of the body, only that it is whole is checked.
@@ -180,7 +187,7 @@ impl RangeClient {
             let head = head_of(response.headers())?;
             check_framing(&response, &head)?;
             let body = lease.watch(collect(response, RANGE_BYTES_MAX)).await?;
-            check(&body, &head)?;
+            check(&body, self.mode, &head)?;
             Ok(body)
         };
         self.attempt(attempt).await
@@ -238,7 +245,7 @@ impl RangeClient {
         let uri = http::Uri::builder()
             .scheme(scheme)
             .authority(self.source.authority().to_string())
-            .path_and_query(self.source.range_path(range))
+            .path_and_query(self.source.range_path(range, self.mode))
             .build()
             .map_err(|_| Fault::Url)?;
         let mut request = Request::new(Full::default());
@@ -303,8 +310,8 @@ async fn collect(response: Response<Incoming>, bytes_max: usize) -> Result<Bytes
 }
 
 /// Applies the component's checks to a body.
-fn check(body: &[u8], head: &Head) -> Result<(), Fault> {
-    let mut lines = RangeCheck::new();
+fn check(body: &[u8], mode: Mode, head: &Head) -> Result<(), Fault> {
+    let mut lines = RangeCheck::new(mode);
     lines.push(body).map_err(Fault::Body)?;
     lines.finish().map_err(Fault::Body)?;
     match matches_md5(body, head) {

@@ -40,6 +40,7 @@ use outcome::{FinishedRun, Outcome, StoredPrefix};
 use plan::PrefixSet;
 use prefix_tar::limits::WINDOW_DEFAULT;
 use prefix_tar::protocol::configuration::{SOURCE_ENCODING, SOURCE_URL};
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::source::{Encoding, SourceUrl};
 use prefix_tar::protocol::token::Token;
 use recorder::{ProcessSettings, Recorder};
@@ -82,6 +83,8 @@ pub struct RemoteComponents {
 pub struct RunConfig {
     /// The source.
     pub source: SourceUrl,
+    /// Which of its hashes to mirror.
+    pub mode: Mode,
     /// Where the archive goes.
     pub to: ArchiveLocation,
     /// How objects are stored in a bucket.
@@ -190,6 +193,7 @@ impl RunConfig {
         loop {
             let request = Request {
                 source: &source,
+                mode: self.mode,
                 prefixes: &self.prefixes,
                 force: self.force || self.refreshes_in_place(),
                 now: Timestamp::now(),
@@ -313,7 +317,7 @@ impl RunConfig {
             }
         };
         let source = self.source.to_string();
-        let unusable = base.unusable_because(&source).await;
+        let unusable = base.unusable_because(&source, self.mode).await;
         if let Some(reason) = unusable.context("cannot read the base")? {
             let prefix = None;
             event::send(events, RunEvent::BaseUnusable { prefix, reason }).await;

@@ -73,7 +73,8 @@ pub async fn status(
         Ok(ranges) => ranges,
         Err(error) => return Ok(record.unknown(&error.to_string())),
     };
-    let client = RangeClient::new(source.clone(), question.ca_file.as_deref())?;
+    let mode = inventory.manifest.mode;
+    let client = RangeClient::new(source.clone(), mode, question.ca_file.as_deref())?;
     let sampled = sample::draw(
         &inventory.prefixes(),
         question.samples,

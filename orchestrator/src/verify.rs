@@ -26,6 +26,7 @@ use crate::archive::{Archive, ReadError, Replaced};
 use crate::workers;
 pub use manifest_check::problems_of_manifest;
 use manifest_check::{Reported, check_manifest, object_of};
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
 use prefix_tar::protocol::run_id::RunId;
@@ -106,19 +107,28 @@ impl fmt::Display for UnfinishedRun {
 }
 
 /// Verifies an archive until `shutdown`. It blocks, so its thread must not be one of `runtime`'s
-/// workers. `on_prefixes` gets the number of prefixes before the first is read; `on_prefix` is
+/// workers. `expected` is the mode that the user expects; the books may state it. `on_prefixes` gets the number of prefixes before the first is read; `on_prefix` is
 /// called after each.
 pub fn verify(
     archive: &dyn Archive,
     runtime: &Handle,
     shutdown: &CancellationToken,
+    expected: Option<Mode>,
     on_prefixes: impl FnOnce(usize),
     on_prefix: impl Fn() + Sync,
 ) -> Verdict {
-    let archive = Reader { archive, runtime };
+    let mut archive = Reader {
+        archive,
+        runtime,
+        mode: None,
+    };
     let mut problems = Problems::default();
     let manifest = archive.manifest(&mut problems);
     let record = archive.run_record(&mut problems);
+    archive.mode = match &manifest {
+        Some(manifest) => Some(agreed(manifest.mode, expected, &mut problems)),
+        None => expected.or(record.as_ref().map(|record| record.mode)),
+    };
     let prefixes = archive.prefixes(manifest.as_ref(), shutdown, &mut problems);
     on_prefixes(prefixes.len());
     let results = workers::for_each(&prefixes, shutdown, |prefix| {
@@ -156,6 +166,16 @@ pub fn verify(
     verdict
 }
 
+/// The mode that the manifest states. If the user expects another one, this is not the right archive.
+fn agreed(stated: Mode, expected: Option<Mode>, problems: &mut Problems) -> Mode {
+    if let Some(expected) = expected.filter(|expected| *expected != stated) {
+        let (stated, expected) = (stated.hash_name(), expected.hash_name());
+        let what = format!("says that the archive holds {stated} hashes, not {expected} hashes");
+        problems.damage(MANIFEST_NAME, &what);
+    }
+    stated
+}
+
 /// What was found in one prefix. The report itself, with its 4,096 sizes and ETags, is not kept.
 #[derive(Default)]
 struct PrefixResult {
@@ -171,6 +191,8 @@ struct PrefixResult {
 struct Reader<'archive> {
     archive: &'archive dyn Archive,
     runtime: &'archive Handle,
+    /// Which hashes the archive holds; `None` if nothing but its reports may say so.
+    mode: Option<Mode>,
 }
 
 impl Reader<'_> {
@@ -274,7 +296,11 @@ impl Reader<'_> {
         result.reported = report.as_ref().map(Reported::of);
         let file = tar_name(prefix);
         let found = match self.runtime.block_on(self.archive.open_tar(prefix)) {
-            Ok(Some(tar)) => check_tar(tar, prefix, report.as_ref()),
+            Ok(Some(tar)) => {
+                let stated = report.as_ref().map(|report| report.mode);
+                let mode = self.mode.or(stated).unwrap_or_default();
+                check_tar(tar, prefix, mode, report.as_ref())
+            }
             Ok(None) => {
                 result.problems.damage(&file, "is missing");
                 return Some(result);
@@ -329,6 +355,12 @@ impl Reader<'_> {
         }
         if let Err(fault) = report.check() {
             problems.damage(&file, &format!("is not valid: {fault}"));
+            return None;
+        }
+        if let Some(mode) = self.mode.filter(|mode| *mode != report.mode) {
+            let (found, expected) = (report.mode.hash_name(), mode.hash_name());
+            let what = format!("is about {found} hashes, but the archive holds {expected} hashes");
+            problems.damage(&file, &what);
             return None;
         }
         if let Some(manifest) = manifest.filter(|manifest| manifest.source != report.source) {

@@ -7,6 +7,7 @@ use crate::engine::checksum::Crc32cStream;
 use crate::engine::range_body::{RangeBodyError, RangeCheck};
 use crate::engine::tar;
 use crate::protocol::crc32c::Crc32c;
+use crate::protocol::mode::Mode;
 use crate::protocol::prefix::{Prefix, RangeName};
 use crate::protocol::report::{Report, ReportFault};
 use std::cell::RefCell;
@@ -21,7 +22,7 @@ pub enum BaseReportFault {
     #[error("it is not valid: {0}")]
     Invalid(ReportFault),
     /// It is about something else than the job.
-    #[error("it is about another prefix or source")]
+    #[error("it is about another prefix, source or mode")]
     Other,
     /// It has no checksums, as those of version 0.1.0.
     #[error("it has no checksums of single ranges, as those of version 0.1.0")]
@@ -92,15 +93,20 @@ pub struct BaseIndex {
 }
 
 impl BaseIndex {
-    /// Reads the index from the report of a tar of `prefix` from `source`.
+    /// Reads the index from the report of a tar of `prefix` from `source`, with the hashes of `mode`.
     ///
     /// # Errors
     /// It is not a valid report of such a tar, or has no checksums.
-    pub fn from_report(text: &[u8], prefix: Prefix, source: &str) -> Result<Self, BaseReportFault> {
+    pub fn from_report(
+        text: &[u8],
+        prefix: Prefix,
+        mode: Mode,
+        source: &str,
+    ) -> Result<Self, BaseReportFault> {
         let report: Report =
             serde_json::from_slice(text).map_err(|_| BaseReportFault::NotAReport)?;
         report.check().map_err(BaseReportFault::Invalid)?;
-        if report.prefix != prefix || report.source != source {
+        if report.prefix != prefix || report.source != source || report.mode != mode {
             return Err(BaseReportFault::Other);
         }
         if report.range_crc32c.is_empty() {
@@ -165,7 +171,7 @@ impl BaseIndex {
         let size_bytes = u64::from(self.size_bytes(range));
         let modified_seconds =
             tar::entry_modified(header, range, size_bytes).ok_or(BaseEntryFault::Header)?;
-        let mut lines = RangeCheck::new();
+        let mut lines = RangeCheck::new(self.report.mode);
         lines.push(data).map_err(BaseEntryFault::Body)?;
         let hashes = lines.finish().map_err(BaseEntryFault::Body)?;
         if checksum(std::iter::once(data)) != self.crc32c(range) {
@@ -216,6 +222,7 @@ mod tests {
         Report {
             prefix: PREFIX,
             source: SOURCE.to_owned(),
+            mode: Mode::Sha1,
             run: None,
             ranges: 4096,
             hashes: PREFIX
@@ -248,7 +255,7 @@ mod tests {
 
     fn index_of(report: &Report) -> Result<BaseIndex, BaseReportFault> {
         let text = serde_json::to_vec(report).expect("JSON");
-        BaseIndex::from_report(&text, PREFIX, SOURCE)
+        BaseIndex::from_report(&text, PREFIX, Mode::Sha1, SOURCE)
     }
 
     #[test]
@@ -263,6 +270,14 @@ mod tests {
             fault(&|report| report.source.push('/')),
             BaseReportFault::Other
         );
+        let other = fault(&|report| {
+            report.mode = Mode::Ntlm;
+            report.range_bytes.fill(312);
+            report.data_bytes = 4096 * 312;
+            report.content_length = tar::tar_bytes(4096 * tar::entry_bytes(312));
+            report.hashes = 4096 * 10;
+        });
+        assert_eq!(other, BaseReportFault::Other);
         let other = fault(&|report| report.prefix = Prefix::from_number(0xAC));
         assert_eq!(other, BaseReportFault::Other);
         let old = fault(&|report| report.range_crc32c.clear());
@@ -270,7 +285,7 @@ mod tests {
         let invalid = fault(&|report| report.data_bytes += 1);
         assert!(matches!(invalid, BaseReportFault::Invalid(_)), "{invalid}");
         for text in ["", "{}", "[]", "<html>"] {
-            let read = BaseIndex::from_report(text.as_bytes(), PREFIX, SOURCE);
+            let read = BaseIndex::from_report(text.as_bytes(), PREFIX, Mode::Sha1, SOURCE);
             assert_eq!(read.err(), Some(BaseReportFault::NotAReport));
         }
     }

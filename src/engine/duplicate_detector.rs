@@ -2,9 +2,9 @@
 //! return.
 //!
 //! A body does not name its range, so it can only be compared with the other bodies. They are
-//! compared by the suffix of their first hash: 140 random bits, of which a 64-bit hash is stored.
+//! compared by the suffix of their first hash: 108 random bits or more, of which a 64-bit hash is
+//! stored.
 
-use crate::engine::range_body::SUFFIX_BYTES;
 use crate::protocol::prefix::RangeName;
 use std::collections::HashMap;
 use std::collections::hash_map::{DefaultHasher, Entry};
@@ -19,7 +19,7 @@ impl DuplicateDetector {
     ///
     /// # Errors
     /// Another range has the same suffix. It is returned.
-    pub fn add(&mut self, range: RangeName, first: &[u8; SUFFIX_BYTES]) -> Result<(), RangeName> {
+    pub fn add(&mut self, range: RangeName, first: &[u8]) -> Result<(), RangeName> {
         let mut hasher = DefaultHasher::new();
         hasher.write(first);
         match self.0.entry(hasher.finish()) {
@@ -42,7 +42,7 @@ mod tests {
     fn a_range_may_repeat_but_no_other_may_have_its_first_suffix() {
         let mut seen = DuplicateDetector::default();
         let [one, other] = [1, 2].map(|index| Prefix::from_number(0xAB).range(index));
-        let (a, b) = ([b'A'; SUFFIX_BYTES], [b'B'; SUFFIX_BYTES]);
+        let (a, b) = ([b'A'; 35], [b'B'; 35]);
         assert_eq!(seen.add(one, &a), Ok(()));
         assert_eq!(seen.add(one, &a), Ok(()));
         assert_eq!(seen.add(other, &a), Err(one));

@@ -1,26 +1,40 @@
 //! Validates a range body line by line.
 //!
-//! A body consists of lines of `SUFFIX:COUNT`: 35 upper-case hex characters, a colon, a decimal
-//! count from 1, CRLF. The suffixes strictly increase. The last line may lack its CRLF, as in the
-//! public API. A count of 0 is padding from `Add-Padding`, so such a body is not the range itself.
+//! A body consists of lines of `SUFFIX:COUNT`: upper-case hex characters, 35 of a SHA-1 or 27 of an
+//! NTLM hash, a colon, a decimal count from 1, CRLF. The suffixes strictly increase. The last line may
+//! lack its CRLF, as in the public API. A count of 0 is padding from `Add-Padding`, so such a body is
+//! not the range itself.
 //!
 //! The check accepts pieces of any size. It runs at memory speed, since all of the corpus passes
-//! through it.
+//! through it. Therefore the compiler knows the length of a suffix.
 
-/// Characters of a suffix: the 40 of a SHA-1 without the range's 5.
-pub const SUFFIX_BYTES: usize = 35;
+use crate::protocol::mode::Mode;
 
 /// Digits of a count. No hash in the corpus occurs 10^10 times.
 pub const COUNT_DIGITS_MAX: usize = 10;
 
+const SHA1_SUFFIX_BYTES: usize = Mode::Sha1.suffix_characters();
+const NTLM_SUFFIX_BYTES: usize = Mode::Ntlm.suffix_characters();
+
+/// The longest line of any mode.
+const CARRY_BYTES: usize = line_bytes_max(Mode::Sha1);
+
+const _: () = assert!(line_bytes_max(Mode::Ntlm) <= CARRY_BYTES);
+
 /// The longest line: suffix, colon, count, CRLF.
-pub const LINE_BYTES_MAX: usize = SUFFIX_BYTES + 1 + COUNT_DIGITS_MAX + 2;
+pub const fn line_bytes_max(mode: Mode) -> usize {
+    mode.suffix_characters() + 1 + COUNT_DIGITS_MAX + 2
+}
 
 /// The shortest line: suffix, colon, one digit, CRLF.
-pub const LINE_BYTES_MIN: usize = SUFFIX_BYTES + 4;
+pub const fn line_bytes_min(mode: Mode) -> usize {
+    mode.suffix_characters() + 4
+}
 
 /// The shortest body, which is also the shortest line that can end one: suffix, colon, one digit.
-pub const BODY_BYTES_MIN: usize = SUFFIX_BYTES + 2;
+pub const fn body_bytes_min(mode: Mode) -> usize {
+    mode.suffix_characters() + 2
+}
 
 /// A fault in a body, and the line it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,9 +52,12 @@ pub enum LineFault {
     /// The body is empty.
     #[error("is missing: the body is empty")]
     Empty,
-    /// The first 35 characters are not upper-case hex.
-    #[error("does not begin with 35 upper-case hex characters")]
-    Suffix,
+    /// The line does not begin with so many upper-case hex characters.
+    #[error("does not begin with {0} upper-case hex characters")]
+    Suffix(usize),
+    /// The suffix has the length of another mode's.
+    #[error("is of a range of {} hashes", .0.hash_name())]
+    OtherMode(Mode),
     /// No colon after the suffix.
     #[error("has no colon after its suffix")]
     Colon,
@@ -61,34 +78,31 @@ pub enum LineFault {
 /// Checks one body, piece by piece.
 ///
 /// ```
-/// let mut check = prefix_tar::engine::range_body::RangeCheck::new();
+/// use prefix_tar::engine::range_body::RangeCheck;
+/// use prefix_tar::protocol::mode::Mode;
+///
+/// let mut check = RangeCheck::new(Mode::Sha1);
 /// check.push(b"0018A45C4D1DEF81644B54AB7F969B88D65:10\r\n00D4F6E8FA6EECAD2A3AA").unwrap();
 /// check.push(b"415EEC418D38EC:2").unwrap();
 /// assert_eq!(check.finish(), Ok(2));
 /// ```
 #[derive(Debug)]
-pub struct RangeCheck {
-    previous: [u8; SUFFIX_BYTES],
-    carry: [u8; LINE_BYTES_MAX],
-    carry_bytes: usize,
-    hashes: u64,
-}
+pub struct RangeCheck(Lines);
 
-impl Default for RangeCheck {
-    fn default() -> Self {
-        Self::new()
-    }
+/// The lines of one body, with suffixes of a length that the compiler knows.
+#[derive(Debug)]
+enum Lines {
+    Sha1(LineCheck<SHA1_SUFFIX_BYTES>),
+    Ntlm(LineCheck<NTLM_SUFFIX_BYTES>),
 }
 
 impl RangeCheck {
     /// A check of a new body.
-    pub const fn new() -> Self {
-        Self {
-            previous: [0; SUFFIX_BYTES],
-            carry: [0; LINE_BYTES_MAX],
-            carry_bytes: 0,
-            hashes: 0,
-        }
+    pub const fn new(mode: Mode) -> Self {
+        Self(match mode {
+            Mode::Sha1 => Lines::Sha1(LineCheck::new(mode)),
+            Mode::Ntlm => Lines::Ntlm(LineCheck::new(mode)),
+        })
     }
 
     /// Checks the next piece of the body.
@@ -96,15 +110,58 @@ impl RangeCheck {
     /// # Errors
     /// The first invalid line. The check must not be used after that.
     pub fn push(&mut self, piece: &[u8]) -> Result<(), RangeBodyError> {
+        match &mut self.0 {
+            Lines::Sha1(lines) => lines.push(piece),
+            Lines::Ntlm(lines) => lines.push(piece),
+        }
+    }
+
+    /// Ends the body and returns its number of lines (hashes).
+    ///
+    /// # Errors
+    /// The body is empty, or its last line is invalid or incomplete.
+    pub fn finish(self) -> Result<u64, RangeBodyError> {
+        match self.0 {
+            Lines::Sha1(lines) => lines.finish(),
+            Lines::Ntlm(lines) => lines.finish(),
+        }
+    }
+}
+
+/// A check of lines whose suffixes have `SUFFIX_BYTES` characters.
+#[derive(Debug)]
+struct LineCheck<const SUFFIX_BYTES: usize> {
+    mode: Mode,
+    previous: [u8; SUFFIX_BYTES],
+    carry: [u8; CARRY_BYTES],
+    carry_bytes: usize,
+    hashes: u64,
+}
+
+impl<const SUFFIX_BYTES: usize> LineCheck<SUFFIX_BYTES> {
+    /// The longest line.
+    const LINE_BYTES_MAX: usize = SUFFIX_BYTES + 1 + COUNT_DIGITS_MAX + 2;
+
+    const fn new(mode: Mode) -> Self {
+        Self {
+            mode,
+            previous: [0; SUFFIX_BYTES],
+            carry: [0; CARRY_BYTES],
+            carry_bytes: 0,
+            hashes: 0,
+        }
+    }
+
+    fn push(&mut self, piece: &[u8]) -> Result<(), RangeBodyError> {
         let piece = self.complete_carried_line(piece)?;
         let rest = self.check_lines(piece)?;
         // A line that is incomplete at the maximum length is invalid, whatever follows.
         let Some(carry) = self
             .carry
             .get_mut(..rest.len())
-            .filter(|carry| carry.len() < LINE_BYTES_MAX)
+            .filter(|carry| carry.len() < Self::LINE_BYTES_MAX)
         else {
-            return Err(self.fault(line_fault(rest)));
+            return Err(self.fault(line_fault(rest, self.mode)));
         };
         if !rest.is_empty() {
             carry.copy_from_slice(rest);
@@ -113,11 +170,7 @@ impl RangeCheck {
         Ok(())
     }
 
-    /// Ends the body and returns its number of lines (hashes).
-    ///
-    /// # Errors
-    /// The body is empty, or its last line is invalid or incomplete.
-    pub fn finish(mut self) -> Result<u64, RangeBodyError> {
+    fn finish(mut self) -> Result<u64, RangeBodyError> {
         if self.carry_bytes > 0 {
             self.check_last_line()?;
         }
@@ -142,7 +195,7 @@ impl RangeCheck {
         if self.carry_bytes == 0 {
             return Ok(piece);
         }
-        let room = LINE_BYTES_MAX - self.carry_bytes;
+        let room = Self::LINE_BYTES_MAX - self.carry_bytes;
         let candidate = piece.get(..room).unwrap_or(piece);
         let (taken, ends) = match candidate.iter().position(|byte| *byte == b'\n') {
             Some(at) => (at + 1, true),
@@ -159,10 +212,11 @@ impl RangeCheck {
             let line = line.get(..filled).unwrap_or(&line);
             self.carry_bytes = 0;
             if !self.check_lines(line)?.is_empty() {
-                return Err(self.fault(line_fault(line)));
+                return Err(self.fault(line_fault(line, self.mode)));
             }
-        } else if filled == LINE_BYTES_MAX {
-            return Err(self.fault(line_fault(&self.carry)));
+        } else if filled == Self::LINE_BYTES_MAX {
+            let line = self.carry.get(..filled).unwrap_or(&self.carry);
+            return Err(self.fault(line_fault(line, self.mode)));
         }
         Ok(rest)
     }
@@ -183,7 +237,7 @@ impl RangeCheck {
                 return Ok(bytes);
             };
             if !is_upper_hex(suffix) {
-                return Err(self.fault(LineFault::Suffix));
+                return Err(self.fault(line_fault(bytes, self.mode)));
             }
             if !is_greater(suffix, &self.previous) && self.hashes > 0 {
                 return Err(self.fault(LineFault::Order));
@@ -224,11 +278,11 @@ impl RangeCheck {
     }
 
     fn check_last_line(&mut self) -> Result<(), RangeBodyError> {
-        let mut line = [0; LINE_BYTES_MAX + 2];
+        let mut line = [0; CARRY_BYTES + 2];
         let carried = self.carry;
         let carried = carried.get(..self.carry_bytes).unwrap_or(&carried);
         let is_cut = !carried.contains(&b'\n')
-            && (carried.len() < BODY_BYTES_MIN || carried.ends_with(b"\r"));
+            && (carried.len() < body_bytes_min(self.mode) || carried.ends_with(b"\r"));
         let with_end = carried.len() + 2;
         if let Some(copy) = line.get_mut(..carried.len()) {
             copy.copy_from_slice(carried);
@@ -239,7 +293,7 @@ impl RangeCheck {
         let line = line.get(..with_end).unwrap_or(&line);
         match self.check_lines(line)? {
             [] => Ok(()),
-            _ => Err(self.fault(match line_fault(carried) {
+            _ => Err(self.fault(match line_fault(carried, self.mode) {
                 LineFault::LineEnd | LineFault::Colon | LineFault::Count if is_cut => {
                     LineFault::Truncated
                 }
@@ -290,13 +344,14 @@ fn short_count_digits(window: [u8; 8]) -> Option<usize> {
     (is_count && end == u64::from(u16::from_le_bytes(*b"\r\n"))).then_some(digits as usize)
 }
 
-/// Whether all 35 characters are `0`..`9` or `A`..`F`. Three overlapping windows of 16 let the
-/// compiler use vector instructions.
+/// Whether all characters are `0`..`9` or `A`..`F`. Three overlapping windows of 16 let the compiler
+/// use vector instructions. Of a suffix of 27, two of them are the same.
 #[inline]
-fn is_upper_hex(suffix: &[u8; SUFFIX_BYTES]) -> bool {
+fn is_upper_hex<const SUFFIX_BYTES: usize>(suffix: &[u8; SUFFIX_BYTES]) -> bool {
     const LANES: usize = 16;
-    let (first, rest) = suffix.split_at(LANES);
-    let second = &rest[..LANES];
+    let first = &suffix[..LANES];
+    let second_start = LANES.min(SUFFIX_BYTES - LANES);
+    let second = &suffix[second_start..second_start + LANES];
     let third = &suffix[SUFFIX_BYTES - LANES..];
     // 0 to 9 for both kinds of characters, which saves comparisons.
     let value = |byte: u8| {
@@ -313,7 +368,10 @@ fn is_upper_hex(suffix: &[u8; SUFFIX_BYTES]) -> bool {
 
 /// `suffix > previous`. Adjacent suffixes nearly always differ in the first eight characters.
 #[inline]
-fn is_greater(suffix: &[u8; SUFFIX_BYTES], previous: &[u8; SUFFIX_BYTES]) -> bool {
+fn is_greater<const SUFFIX_BYTES: usize>(
+    suffix: &[u8; SUFFIX_BYTES],
+    previous: &[u8; SUFFIX_BYTES],
+) -> bool {
     let leading = |bytes: &[u8; SUFFIX_BYTES]| {
         bytes
             .first_chunk::<8>()
@@ -328,17 +386,22 @@ fn is_greater(suffix: &[u8; SUFFIX_BYTES], previous: &[u8; SUFFIX_BYTES]) -> boo
     (suffix_leading >> same_bits) as u8 > (previous_leading >> same_bits) as u8
 }
 
-/// The fault in a line that [`RangeCheck::check_lines`] did not accept.
+/// The fault in a line that [`LineCheck::check_lines`] did not accept.
 #[cold]
-fn line_fault(line: &[u8]) -> LineFault {
-    let suffix = line.get(..SUFFIX_BYTES).unwrap_or(line);
-    if !suffix
-        .iter()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F'))
+fn line_fault(line: &[u8], mode: Mode) -> LineFault {
+    let is_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'A'..=b'F');
+    let characters = line.iter().take_while(|byte| is_hex(byte)).count();
+    let suffix_characters = mode.suffix_characters();
+    let mut others = Mode::ALL.into_iter().filter(|other| *other != mode);
+    if line.get(characters) == Some(&b':')
+        && let Some(other) = others.find(|other| other.suffix_characters() == characters)
     {
-        return LineFault::Suffix;
+        return LineFault::OtherMode(other);
     }
-    let after_suffix = line.get(SUFFIX_BYTES..).unwrap_or_default();
+    if characters < suffix_characters.min(line.len()) {
+        return LineFault::Suffix(suffix_characters);
+    }
+    let after_suffix = line.get(suffix_characters..).unwrap_or_default();
     let Some((colon, digits)) = after_suffix.split_first() else {
         return LineFault::Colon;
     };
@@ -360,8 +423,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn check_in_pieces(body: &[u8], piece_bytes: usize) -> Result<u64, RangeBodyError> {
-        let mut check = RangeCheck::new();
+    fn check_in_pieces(mode: Mode, body: &[u8], piece_bytes: usize) -> Result<u64, RangeBodyError> {
+        let mut check = RangeCheck::new(mode);
         for piece in body.chunks(piece_bytes.max(1)) {
             check.push(piece)?;
         }
@@ -369,7 +432,8 @@ mod tests {
     }
 
     /// The same rule, written for readability.
-    fn naive_is_valid(body: &[u8]) -> bool {
+    fn naive_is_valid(mode: Mode, body: &[u8]) -> bool {
+        let characters = mode.suffix_characters();
         let Ok(text) = std::str::from_utf8(body) else {
             return false;
         };
@@ -379,8 +443,8 @@ mod tests {
             let Some((suffix, count)) = line.split_once(':') else {
                 return false;
             };
-            let suffix_is_valid =
-                suffix.len() == 35 && suffix.chars().all(|c| "0123456789ABCDEF".contains(c));
+            let suffix_is_valid = suffix.len() == characters
+                && suffix.chars().all(|c| "0123456789ABCDEF".contains(c));
             let count_is_valid = !count.is_empty()
                 && count.len() <= 10
                 && count.chars().all(|c| c.is_ascii_digit())
@@ -393,15 +457,16 @@ mod tests {
         true
     }
 
-    fn line(suffix: u128, count: u64) -> String {
-        format!("{suffix:035X}:{count}\r\n")
+    fn line(mode: Mode, suffix: u128, count: u64) -> String {
+        let characters = mode.suffix_characters();
+        format!("{suffix:0characters$X}:{count}\r\n")
     }
 
-    fn fault(body: &str) -> (u64, LineFault) {
-        let error = check_in_pieces(body.as_bytes(), 1 << 20).expect_err("a fault");
+    fn fault(mode: Mode, body: &str) -> (u64, LineFault) {
+        let error = check_in_pieces(mode, body.as_bytes(), 1 << 20).expect_err("a fault");
         for piece_bytes in 1..100 {
             assert_eq!(
-                check_in_pieces(body.as_bytes(), piece_bytes),
+                check_in_pieces(mode, body.as_bytes(), piece_bytes),
                 Err(error),
                 "in pieces of {piece_bytes}"
             );
@@ -411,76 +476,80 @@ mod tests {
 
     #[test]
     fn each_fault_is_reported_with_its_line_for_any_division_of_the_body() {
-        let good = line(1, 7);
-        assert_eq!(fault(""), (1, LineFault::Empty));
-        assert_eq!(
-            fault("<!DOCTYPE html><html><head><title>Sign in</title></head></html>"),
-            (1, LineFault::Suffix)
-        );
-        assert_eq!(
-            fault(&format!("{good}{}", line(0xAB, 1).to_lowercase())),
-            (2, LineFault::Suffix)
-        );
-        assert_eq!(
-            fault(&format!("{good}{:035X};3\r\n", 2)),
-            (2, LineFault::Colon)
-        );
-        assert_eq!(
-            fault(&format!("{good}{:036X}:3\r\n", 2)),
-            (2, LineFault::Colon)
-        );
-        assert_eq!(fault(&line(1, 0)), (1, LineFault::Count));
-        assert_eq!(fault(&format!("{:035X}:007\r\n", 1)), (1, LineFault::Count));
-        assert_eq!(fault(&line(1, 12_345_678_901)), (1, LineFault::Count));
-        assert_eq!(
-            fault(&good.replace("\r\n", "\n").repeat(2)),
-            (1, LineFault::LineEnd)
-        );
-        assert_eq!(
-            fault(&format!("{good}{}", line(1, 9))),
-            (2, LineFault::Order)
-        );
-        assert_eq!(
-            fault(&format!("{}{good}", line(2, 9))),
-            (2, LineFault::Order)
-        );
-        assert_eq!(
-            fault(&format!("{good}{}", &line(2, 9)[..20])),
-            (2, LineFault::Truncated)
-        );
-        assert_eq!(
-            fault(&format!("{good}{:035X}:", 2)),
-            (2, LineFault::Truncated)
-        );
-        assert_eq!(
-            fault(&format!("{good}{:035X}:5\r", 2)),
-            (2, LineFault::Truncated)
-        );
-        assert_eq!(fault(&format!("{good}\r\n")), (2, LineFault::Suffix));
+        for mode in Mode::ALL {
+            each_fault_is_reported(mode);
+        }
+    }
+
+    fn each_fault_is_reported(mode: Mode) {
+        let characters = mode.suffix_characters();
+        let two = format!("{:0characters$X}", 2);
+        let good = line(mode, 1, 7);
+        let lower_case = line(mode, 0xAB, 1).to_lowercase();
+        let page = "<!DOCTYPE html><html><head><title>Sign in</title></head></html>";
         // Found by fuzzing: an invalid line of the maximum length, and a line that ends before its
         // colon.
-        let longest = format!("{:035X}:4{}\r", 1, "x".repeat(10));
-        assert_eq!(longest.len(), LINE_BYTES_MAX);
-        assert_eq!(fault(&longest), (1, LineFault::LineEnd));
-        assert_eq!(fault(&format!("{:035X}\n", 1)), (1, LineFault::Colon));
+        let longest = format!("{two}:4{}\r", "x".repeat(10));
+        assert_eq!(longest.len(), line_bytes_max(mode));
+        for (body, at, expected) in [
+            (String::new(), 1, LineFault::Empty),
+            (page.to_owned(), 1, LineFault::Suffix(characters)),
+            (
+                format!("{good}{lower_case}"),
+                2,
+                LineFault::Suffix(characters),
+            ),
+            (format!("{good}\r\n"), 2, LineFault::Suffix(characters)),
+            (format!("{good}{two};3\r\n"), 2, LineFault::Colon),
+            (format!("{good}0{two}:3\r\n"), 2, LineFault::Colon),
+            (format!("{two}\n"), 1, LineFault::Colon),
+            (line(mode, 1, 0), 1, LineFault::Count),
+            (format!("{two}:007\r\n"), 1, LineFault::Count),
+            (line(mode, 1, 12_345_678_901), 1, LineFault::Count),
+            (good.replace("\r\n", "\n").repeat(2), 1, LineFault::LineEnd),
+            (longest, 1, LineFault::LineEnd),
+            (format!("{good}{}", line(mode, 1, 9)), 2, LineFault::Order),
+            (format!("{}{good}", line(mode, 2, 9)), 2, LineFault::Order),
+            (format!("{good}{}", &two[..20]), 2, LineFault::Truncated),
+            (format!("{good}{two}:"), 2, LineFault::Truncated),
+            (format!("{good}{two}:5\r"), 2, LineFault::Truncated),
+        ] {
+            assert_eq!(fault(mode, &body), (at, expected), "{mode} {body}");
+        }
+    }
+
+    #[test]
+    fn a_body_of_the_other_mode_is_refused_by_its_name() {
+        for [mode, other] in [[Mode::Sha1, Mode::Ntlm], [Mode::Ntlm, Mode::Sha1]] {
+            let lines: String = (1..9).map(|suffix| line(other, suffix, 7)).collect();
+            let good = line(mode, 1, 7);
+            let expected = LineFault::OtherMode(other);
+            assert_eq!(fault(mode, &lines), (1, expected));
+            assert_eq!(fault(mode, lines.trim_end()), (1, expected));
+            assert_eq!(fault(mode, line(other, 1, 7).trim_end()), (1, expected));
+            assert_eq!(fault(mode, &format!("{good}{lines}")), (2, expected));
+        }
+        let error = fault(Mode::Ntlm, &line(Mode::Sha1, 1, 7)).1;
+        assert_eq!(error.to_string(), "is of a range of SHA-1 hashes");
     }
 
     #[test]
     fn agrees_with_the_naive_check_on_every_byte_at_every_place_of_a_line() {
-        for count in [1, 10, 999, 123_456, 1_234_567, 9_999_999_999] {
-            // The lines around it let the check skip valid lines up to the changed one.
-            let (before, changed) = (line(1, 3), line(0x0123_4567_89AB_CDEF, count));
-            let after = line(u128::MAX, 5) + &format!("{}:1\r\n", "F".repeat(SUFFIX_BYTES));
-            for at in 0..changed.len() {
-                for byte in 0..=u8::MAX {
-                    let mut body = [&before, &changed, &after].map(String::as_bytes).concat();
-                    body[before.len() + at] = byte;
-                    let is_valid = check_in_pieces(&body, usize::MAX).is_ok();
-                    assert_eq!(
-                        is_valid,
-                        naive_is_valid(&body),
-                        "{byte} at {at} of {changed}"
-                    );
+        for mode in Mode::ALL {
+            let last = format!("{}:1\r\n", "F".repeat(mode.suffix_characters()));
+            for count in [1, 10, 999, 123_456, 1_234_567, 9_999_999_999] {
+                // The lines around it let the check skip valid lines up to the changed one.
+                let changed = line(mode, 0x0123_4567_89AB_CDEF, count);
+                let before = line(mode, 1, 3);
+                let after = line(mode, u128::MAX >> 32, 5) + &last;
+                for at in 0..changed.len() {
+                    for byte in 0..=u8::MAX {
+                        let mut body = [&before, &changed, &after].map(String::as_bytes).concat();
+                        body[before.len() + at] = byte;
+                        let is_valid = check_in_pieces(mode, &body, usize::MAX).is_ok();
+                        let expected = naive_is_valid(mode, &body);
+                        assert_eq!(is_valid, expected, "{mode} {count}, byte {byte} at {at}");
+                    }
                 }
             }
         }
@@ -488,51 +557,75 @@ mod tests {
 
     #[test]
     fn the_last_crlf_is_optional_and_the_largest_count_is_valid() {
-        let longest = format!("{}{}", line(1, 1), line(2, 9_999_999_999));
-        for piece_bytes in 1..120 {
-            assert_eq!(check_in_pieces(longest.as_bytes(), piece_bytes), Ok(2));
-            let without_end = longest.trim_end().as_bytes();
-            assert_eq!(check_in_pieces(without_end, piece_bytes), Ok(2));
+        for mode in Mode::ALL {
+            let longest = line(mode, 1, 1) + &line(mode, 2, 9_999_999_999);
+            for piece_bytes in 1..120 {
+                let check = |body: &str| check_in_pieces(mode, body.as_bytes(), piece_bytes);
+                assert_eq!(check(&longest), Ok(2));
+                assert_eq!(check(longest.trim_end()), Ok(2));
+            }
         }
     }
 
-    fn body() -> impl Strategy<Value = String> {
-        let hash = (any::<u128>(), 1_u64..100_000);
-        (proptest::collection::vec(hash, 1..40), any::<bool>()).prop_map(|(mut hashes, ended)| {
-            hashes.sort_by_key(|(suffix, _)| *suffix);
-            hashes.dedup_by_key(|(suffix, _)| *suffix);
-            let text: String = hashes
-                .iter()
-                .map(|(suffix, count)| line(*suffix, *count))
-                .collect();
-            if ended {
-                text
-            } else {
-                text.trim_end().to_owned()
-            }
-        })
+    fn mode() -> impl Strategy<Value = Mode> {
+        prop_oneof![Just(Mode::Sha1), Just(Mode::Ntlm)]
+    }
+
+    fn body() -> impl Strategy<Value = (Mode, String)> {
+        mode().prop_flat_map(|mode| (Just(mode), body_of(mode)))
+    }
+
+    fn body_of(mode: Mode) -> impl Strategy<Value = String> {
+        // A suffix of SHA-1 has more bits than the number.
+        let bits = (4 * mode.suffix_characters()).min(128);
+        let suffix = any::<u128>().prop_map(move |suffix| suffix >> (128 - bits));
+        let hash = (suffix, 1_u64..100_000);
+        (proptest::collection::vec(hash, 1..40), any::<bool>()).prop_map(
+            move |(mut hashes, ended)| {
+                hashes.sort_by_key(|(suffix, _)| *suffix);
+                hashes.dedup_by_key(|(suffix, _)| *suffix);
+                let text: String = hashes
+                    .iter()
+                    .map(|(suffix, count)| line(mode, *suffix, *count))
+                    .collect();
+                if ended {
+                    text
+                } else {
+                    text.trim_end().to_owned()
+                }
+            },
+        )
     }
 
     proptest! {
         #[test]
         fn the_result_is_the_same_for_any_division_of_the_body(
-            body in "[0A]{33,37}[:0;]{0,2}[0-9]{0,12}[\r\n]{0,3}.{0,60}",
+            mode in mode(),
+            body in "[0A]{25,37}[:0;]{0,2}[0-9]{0,12}[\r\n]{0,3}.{0,60}",
             piece_bytes in 1_usize..60,
         ) {
-            let whole = check_in_pieces(body.as_bytes(), 1 << 20);
-            prop_assert_eq!(check_in_pieces(body.as_bytes(), piece_bytes), whole);
+            let whole = check_in_pieces(mode, body.as_bytes(), 1 << 20);
+            prop_assert_eq!(check_in_pieces(mode, body.as_bytes(), piece_bytes), whole);
         }
 
         #[test]
-        fn agrees_with_the_naive_check_on_valid_bodies(body in body(), piece_bytes in 1_usize..200) {
+        fn agrees_with_the_naive_check_on_valid_bodies(
+            (mode, body) in body(),
+            piece_bytes in 1_usize..200,
+        ) {
             let lines = body.lines().count() as u64;
-            prop_assert!(naive_is_valid(body.as_bytes()));
-            prop_assert_eq!(check_in_pieces(body.as_bytes(), piece_bytes), Ok(lines));
+            prop_assert!(naive_is_valid(mode, body.as_bytes()));
+            prop_assert_eq!(check_in_pieces(mode, body.as_bytes(), piece_bytes), Ok(lines));
+            for other in Mode::ALL.into_iter().filter(|other| *other != mode) {
+                let error = check_in_pieces(other, body.as_bytes(), piece_bytes).err();
+                let expected = RangeBodyError { line: 1, fault: LineFault::OtherMode(mode) };
+                prop_assert_eq!(error, Some(expected));
+            }
         }
 
         #[test]
         fn agrees_with_the_naive_check_on_damaged_bodies(
-            body in body(),
+            (mode, body) in body(),
             piece_bytes in 1_usize..200,
             at in any::<prop::sample::Index>(),
             byte in prop_oneof![Just(b'\n'), Just(b'\r'), Just(b':'), Just(b'0'), Just(b'f'), any::<u8>()],
@@ -545,14 +638,19 @@ mod tests {
                 1 => bytes.insert(at, byte),
                 _ => { bytes.remove(at); }
             }
-            let result = check_in_pieces(&bytes, piece_bytes);
-            prop_assert_eq!(result.is_ok(), naive_is_valid(&bytes));
-            prop_assert_eq!(check_in_pieces(&bytes, usize::MAX), result);
+            let result = check_in_pieces(mode, &bytes, piece_bytes);
+            prop_assert_eq!(result.is_ok(), naive_is_valid(mode, &bytes));
+            prop_assert_eq!(check_in_pieces(mode, &bytes, usize::MAX), result);
         }
 
         #[test]
-        fn any_bytes_are_checked_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), piece_bytes in 1_usize..99) {
-            prop_assert_eq!(check_in_pieces(&bytes, piece_bytes).is_ok(), naive_is_valid(&bytes));
+        fn any_bytes_are_checked_without_a_panic(
+            mode in mode(),
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            piece_bytes in 1_usize..99,
+        ) {
+            let result = check_in_pieces(mode, &bytes, piece_bytes);
+            prop_assert_eq!(result.is_ok(), naive_is_valid(mode, &bytes));
         }
     }
 }

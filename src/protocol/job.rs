@@ -1,6 +1,7 @@
 //! [`Job`]: one prefix to mirror, the signed URL that its tar goes to, and those of an earlier tar to build on.
 
 use crate::limits;
+use crate::protocol::mode::Mode;
 use crate::protocol::prefix::Prefix;
 use crate::protocol::signed_url::SignedUrl;
 use serde::Deserialize;
@@ -62,6 +63,9 @@ pub struct Job {
     /// What to build on; every range is fetched if absent.
     #[serde(default)]
     pub base: Option<Base>,
+    /// Which hashes to mirror; SHA-1 if absent.
+    #[serde(default)]
+    pub mode: Mode,
 }
 
 /// Why a text is not a valid job.
@@ -154,6 +158,10 @@ impl Job {
                 "always_upload": base.always_upload,
             });
         }
+        // A component of version 0.1.0 refuses a job with this field, and knows SHA-1 only.
+        if !self.mode.is_default() {
+            json["mode"] = self.mode.as_str().into();
+        }
         json.to_string().into_bytes()
     }
 }
@@ -223,11 +231,27 @@ mod tests {
     }
 
     #[test]
+    fn a_job_without_a_mode_is_about_sha_1_and_does_not_state_it() {
+        for (extra, mode) in [
+            ("", Mode::Sha1),
+            (r#","mode":"sha1""#, Mode::Sha1),
+            (r#","mode":"ntlm""#, Mode::Ntlm),
+        ] {
+            let job = Job::from_wire(job_text(extra).as_bytes()).expect("a job");
+            assert_eq!(job.mode, mode);
+            let sent = String::from_utf8(job.expose_secret()).expect("text");
+            assert_eq!(sent.contains("mode"), mode == Mode::Ntlm, "{sent}");
+            assert_eq!(Job::from_wire(sent.as_bytes()).ok(), Some(job));
+        }
+    }
+
+    #[test]
     fn an_invalid_job_is_rejected_without_repeating_its_url() {
         let faults = [
             job_text(r#","source":"http://elsewhere""#),
             job_text(r#","window":0"#),
             job_text(r#","window":129"#),
+            job_text(r#","mode":"NTLM""#),
             job_text(r#","content_length":10241"#),
             job_text(r#","content_length":0"#),
             job_text(r#","content_length":99999999999999"#),

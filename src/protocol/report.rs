@@ -1,11 +1,12 @@
 //! [`Report`]: what an invocation stored, and the index of its tar.
 
-use crate::engine::range_body::{BODY_BYTES_MIN, LINE_BYTES_MAX, LINE_BYTES_MIN};
+use crate::engine::range_body::{body_bytes_min, line_bytes_max, line_bytes_min};
 use crate::engine::tar;
 use crate::limits::{
     CACHED_ERRORS_MAX, CONTENT_LENGTH_MAX, ETAG_BYTES_MAX, RANGE_ATTEMPTS_MAX, RANGE_BYTES_MAX,
 };
 use crate::protocol::crc32c::Crc32c;
+use crate::protocol::mode::Mode;
 use crate::protocol::prefix::{Prefix, RANGES_PER_PREFIX, RangeName};
 use crate::protocol::run_id::RunId;
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,9 @@ pub struct Report {
     pub prefix: Prefix,
     /// The source's base URL.
     pub source: String,
+    /// Which hashes it holds; SHA-1 if absent.
+    #[serde(default, skip_serializing_if = "Mode::is_default")]
+    pub mode: Mode,
     /// The run that stored it. The orchestrator adds it; reports of version 0.1.0 have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,
@@ -247,8 +251,9 @@ impl Report {
     /// Checks the sizes in the index, and the sums that follow from them.
     fn check_sizes(&self) -> Result<(), ReportFault> {
         let (mut sum, mut entries_bytes) = (0, 0);
+        let sizes = body_bytes_min(self.mode)..=RANGE_BYTES_MAX;
         for (range, size) in self.prefix.ranges().zip(&self.range_bytes) {
-            if !(BODY_BYTES_MIN..=RANGE_BYTES_MAX).contains(&(*size as usize)) {
+            if !sizes.contains(&(*size as usize)) {
                 return Err(ReportFault::RangeBytes(range, *size));
             }
             sum += u64::from(*size);
@@ -260,8 +265,8 @@ impl Report {
         }
         // The last line of each range may lack its line end, which has two bytes.
         let line_ends_missing = 2 * u64::from(RANGES_PER_PREFIX);
-        let hashes_min = sum.div_ceil(LINE_BYTES_MAX as u64);
-        let hashes_max = (sum + line_ends_missing) / LINE_BYTES_MIN as u64;
+        let hashes_min = sum.div_ceil(line_bytes_max(self.mode) as u64);
+        let hashes_max = (sum + line_ends_missing) / line_bytes_min(self.mode) as u64;
         let hashes_min = hashes_min.max(u64::from(RANGES_PER_PREFIX));
         if !(hashes_min..=hashes_max).contains(&self.hashes) {
             return Err(ReportFault::Hashes {
@@ -303,6 +308,7 @@ mod tests {
         Report {
             prefix: Prefix::from_number(0xAB),
             source: "http://127.0.0.1:8080".to_owned(),
+            mode: Mode::Sha1,
             run: None,
             ranges: 4096,
             hashes: 0,
@@ -352,7 +358,7 @@ mod tests {
 
     /// A report that breaks no rule: 4,096 ranges of two lines each.
     fn valid_report() -> Report {
-        let size = 2 * LINE_BYTES_MIN as u32;
+        let size = 2 * line_bytes_min(Mode::Sha1) as u32;
         let data_bytes = 4096 * u64::from(size);
         Report {
             hashes: 2 * 4096,
@@ -418,6 +424,56 @@ mod tests {
             |report| report.range_etags[9] = "x".repeat(ETAG_BYTES_MAX + 1),
         ] {
             assert_eq!(broken(&change), ReportFault::StoreText);
+        }
+    }
+
+    #[test]
+    fn the_sizes_and_hashes_of_a_report_are_those_of_its_mode() {
+        let sha1 = valid_report();
+        let sized = |size: u32, hashes: u64, mode| {
+            let data_bytes = 4096 * u64::from(size);
+            let content_length = tar::tar_bytes(4096 * tar::entry_bytes(u64::from(size)));
+            Report {
+                mode,
+                hashes,
+                data_bytes,
+                content_length,
+                range_bytes: vec![size; 4096],
+                ..sha1.clone()
+            }
+        };
+        // The shortest range of NTLM hashes is a line of 27 characters, a colon and a digit.
+        let shortest = sized(29, 4096, Mode::Ntlm);
+        assert_eq!(shortest.check(), Ok(()));
+        let range = "AB000".parse().expect("a range");
+        assert_eq!(
+            sized(28, 4096, Mode::Ntlm).check(),
+            Err(ReportFault::RangeBytes(range, 28))
+        );
+        assert_eq!(
+            sized(29, 4096, Mode::Sha1).check(),
+            Err(ReportFault::RangeBytes(range, 29))
+        );
+        // Eight lines of 39 bytes, or ten of 31.
+        assert_eq!(sized(312, 8 * 4096, Mode::Sha1).check(), Ok(()));
+        assert_eq!(sized(312, 10 * 4096, Mode::Ntlm).check(), Ok(()));
+        for (hashes, mode) in [(10 * 4096, Mode::Sha1), (11 * 4096, Mode::Ntlm)] {
+            let fault = sized(312, hashes, mode).check().expect_err("too many");
+            assert!(matches!(fault, ReportFault::Hashes { .. }), "{fault}");
+        }
+    }
+
+    #[test]
+    fn a_report_without_a_mode_is_about_sha_1_and_does_not_state_it() {
+        for mode in Mode::ALL {
+            let report = Report {
+                mode,
+                ..valid_report()
+            };
+            let json = serde_json::to_value(&report).expect("JSON");
+            let stated = json.get("mode").and_then(|mode| mode.as_str());
+            assert_eq!(stated, (mode == Mode::Ntlm).then_some("ntlm"));
+            assert_eq!(serde_json::from_value::<Report>(json).ok(), Some(report));
         }
     }
 

@@ -1,13 +1,14 @@
 //! [`SourceUrl`]: the base URL of a range API.
 
 use crate::protocol::authority::{Authority, AuthorityError};
+use crate::protocol::mode::Mode;
 use crate::protocol::prefix::RangeName;
 use std::fmt;
 
 /// The public API.
 pub const PWNED_PASSWORDS_URL: &str = "https://api.pwnedpasswords.com";
 
-/// The base URL of a range API. The URL of a range is `{base}/range/{range}`.
+/// The base URL of a range API. The URL of a range is `{base}/range/{range}`, for NTLM hashes with a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceUrl {
     is_https: bool,
@@ -67,14 +68,20 @@ impl SourceUrl {
     }
 
     /// The path of a range, under another cache key: the mode that is the default, said aloud. A cache that has an error
-    /// for the one key asks the API for the other.
-    pub fn explicit_range_path(&self, range: RangeName) -> String {
-        format!("{}?mode=sha1", self.range_path(range))
+    /// for the one key asks the API for the other. `None` for a mode that always has to be said.
+    pub fn explicit_range_path(&self, range: RangeName, mode: Mode) -> Option<String> {
+        match mode {
+            Mode::Sha1 => Some(format!("{}/range/{range}?mode=sha1", self.base_path)),
+            Mode::Ntlm => None,
+        }
     }
 
-    /// The path of a range.
-    pub fn range_path(&self, range: RangeName) -> String {
-        format!("{}/range/{range}", self.base_path)
+    /// The path of a range, with the query that asks for the hashes of `mode`.
+    pub fn range_path(&self, range: RangeName, mode: Mode) -> String {
+        match mode.query() {
+            None => format!("{}/range/{range}", self.base_path),
+            Some(query) => format!("{}/range/{range}?{query}", self.base_path),
+        }
     }
 }
 
@@ -126,7 +133,9 @@ mod tests {
         ] {
             let source: SourceUrl = text.parse().expect("a source");
             assert_eq!(source.to_string(), shown);
-            assert_eq!(source.range_path(range), path);
+            assert_eq!(source.range_path(range, Mode::Sha1), path);
+            let ntlm = source.range_path(range, Mode::Ntlm);
+            assert_eq!(ntlm, format!("{path}?mode=ntlm"));
         }
     }
 

@@ -17,6 +17,7 @@ use crate::limits::{
 };
 use crate::protocol::failure::{Failure, FailureKind};
 use crate::protocol::job::{self, Download};
+use crate::protocol::mode::Mode;
 use crate::protocol::phase::Phase;
 use crate::protocol::prefix::{Prefix, RangeName};
 use crate::protocol::store_answer::is_transient_status;
@@ -50,11 +51,12 @@ impl<'job> Base<'job> {
     pub(super) async fn open(
         files: &'job job::Base,
         prefix: Prefix,
+        mode: Mode,
         source: &str,
     ) -> Result<Self, String> {
         let text = FileStream::new(&files.report).read_whole().await;
         let text = text.map_err(|failure| failure.message)?;
-        let index = BaseIndex::from_report(&text, prefix, source).map_err(|fault| {
+        let index = BaseIndex::from_report(&text, prefix, mode, source).map_err(|fault| {
             format!(
                 "the report {} cannot be used: {fault}",
                 files.report.url.path()

@@ -13,6 +13,7 @@ use crate::limits::{
 };
 use crate::protocol::configuration::Configuration;
 use crate::protocol::failure::{Failure, FailureKind};
+use crate::protocol::mode::Mode;
 use crate::protocol::prefix::RangeName;
 use crate::protocol::report::CachedError;
 use attempt::{CacheKey, FailedAttempt, NOT_MODIFIED, RangeClient};
@@ -85,11 +86,12 @@ impl Fetcher {
     /// The host rejects the headers of a range request.
     pub(super) fn new(
         configuration: &Configuration,
+        mode: Mode,
         pool: Rc<ChunkPool>,
         recorder: Rc<Recorder>,
     ) -> Result<Rc<Self>, Failure> {
         Ok(Rc::new(Self {
-            client: RangeClient::new(configuration, pool)?,
+            client: RangeClient::new(configuration, mode, pool)?,
             random: RefCell::new(fastrand::Rng::new()),
             budget: Cell::new(RetryBudget::new()),
             not_before: Cell::new(None),
@@ -142,7 +144,7 @@ impl Fetcher {
         let mut attempts = 1;
         // The answer that made the attempt try another cache key.
         let mut cached: Option<FailedAttempt> = None;
-        let mut has_other_key = true;
+        let mut has_other_key = self.client.has_explicit_key();
         loop {
             self.wait_for_retry_after().await;
             if let Some(known) = known.as_mut().filter(|_| !self.trusts_etags.get()) {

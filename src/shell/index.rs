@@ -5,6 +5,7 @@ use super::ranges::Written;
 use super::upload::Stored;
 use crate::engine::tar;
 use crate::protocol::crc32c::Crc32c;
+use crate::protocol::mode::Mode;
 use crate::protocol::prefix::Prefix;
 use crate::protocol::report::{CachedError, Report, Reuse, Seconds};
 
@@ -23,6 +24,7 @@ pub(super) struct Index {
 pub(super) struct Summary {
     pub(super) prefix: Prefix,
     pub(super) source: String,
+    pub(super) mode: Mode,
     pub(super) content_length: u64,
     pub(super) requests: u64,
     pub(super) stored: Stored,
@@ -64,6 +66,7 @@ impl Index {
         Report {
             prefix: summary.prefix,
             source: summary.source,
+            mode: summary.mode,
             run: None,
             ranges,
             hashes: self.hashes,

@@ -65,7 +65,12 @@ async fn mirror(
 ) -> Result<Report, Failed> {
     let started = Instant::now();
     let pool = ChunkPool::new();
-    let fetcher = Fetcher::new(configuration, Rc::clone(&pool), Rc::clone(recorder))?;
+    let fetcher = Fetcher::new(
+        configuration,
+        job.mode,
+        Rc::clone(&pool),
+        Rc::clone(recorder),
+    )?;
     let invocation = Invocation {
         job,
         source: configuration.source.to_string(),
@@ -111,7 +116,7 @@ impl<'run> Invocation<'run> {
         let base = match &job.base {
             None => None,
             Some(files) => {
-                let open = Base::open(files, job.prefix, &self.source);
+                let open = Base::open(files, job.prefix, job.mode, &self.source);
                 Some(heap::during(Phase::Fetch, open).await)
             }
         };
@@ -180,6 +185,7 @@ impl<'run> Invocation<'run> {
             index.into_report(Summary {
                 prefix: self.job.prefix,
                 source: self.source,
+                mode: self.job.mode,
                 content_length,
                 requests: self.fetcher.requests(),
                 stored,

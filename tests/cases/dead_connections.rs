@@ -25,6 +25,7 @@ use orchestrator::run::retry::FIRST_WAIT_MAX;
 use prefix_tar::protocol::configuration::{SOURCE_ENCODING, SOURCE_URL};
 use prefix_tar::protocol::failure::FailureKind;
 use prefix_tar::protocol::job::Job;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::source::SourceUrl;
 use prefix_tar::protocol::token::Token;
 use std::path::{Path, PathBuf};
@@ -285,6 +286,7 @@ async fn a_component_is_posted_to_over_a_new_connection_after_it_did_not_answer(
             content_length: None,
             window: None,
             base: None,
+            mode: Mode::Sha1,
         };
         remote.invoke(job, &|_| ()).await
     };

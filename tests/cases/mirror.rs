@@ -278,7 +278,7 @@ async fn refusals(url: &str) {
             "The hash prefix was not in a valid format",
         ),
         (Method::GET, "/range/AB000?mode=ntlm", 400, "SHA-1"),
-        (Method::GET, "/range/AB000?a=b", 400, "SHA-1"),
+        (Method::GET, "/range/AB000?a=b", 400, "?mode=sha1"),
         (Method::GET, "/AB000.txt", 404, "ranges are at"),
         (Method::POST, "/elsewhere", 404, "ranges are at"),
         (Method::POST, "/range/AB000", 405, "GET"),

@@ -13,6 +13,7 @@ use orchestrator::http_server::HttpServer;
 use orchestrator::origin::Origin;
 use prefix_tar::protocol::event::Event;
 use prefix_tar::protocol::job::Job;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::source::SourceUrl;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -109,6 +110,7 @@ impl DistantPeers {
             content_length: None,
             window: Some(window),
             base: None,
+            mode: Mode::Sha1,
         };
         let started = Instant::now();
         let outcome = host.host.invoke(job, &|_| ()).await;

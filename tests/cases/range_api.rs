@@ -8,6 +8,7 @@ use http::{Method, Request, Response};
 use http_body_util::Full;
 use orchestrator::generate::GeneratorConfig;
 use orchestrator::range_api::source::RangeSource;
+use prefix_tar::protocol::mode::Mode;
 use std::io::Read as _;
 
 async fn send(
@@ -97,6 +98,7 @@ async fn synthetic(seed: u64, hashes_per_range: u32) -> Source {
     let config = GeneratorConfig {
         seed,
         hashes_per_range,
+        mode: Mode::Sha1,
     };
     Source::of(RangeSource::synthetic(config).expect("a source")).await
 }

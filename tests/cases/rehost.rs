@@ -8,6 +8,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use orchestrator::generate::{GeneratorConfig, HASHES_PER_RANGE};
 use orchestrator::range_api::source::RangeSource;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::RANGES_PER_PREFIX;
 use prefix_tar::protocol::report::Report;
 use std::collections::BTreeSet;
@@ -135,6 +136,7 @@ async fn synthetic(seed: u64) -> Source {
     let source = RangeSource::synthetic(GeneratorConfig {
         seed,
         hashes_per_range: 20,
+        mode: Mode::Sha1,
     });
     Source::of(source.expect("a generator")).await
 }

@@ -22,6 +22,7 @@ use prefix_tar::engine::tar::RECORD_BYTES;
 use prefix_tar::limits::{CONTENT_LENGTH_MAX, LINEAR_MEMORY_BYTES_MAX, RANGE_BYTES_MAX};
 use prefix_tar::protocol::failure::{Failure, FailureKind};
 use prefix_tar::protocol::job::Job;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::report::Report;
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -106,6 +107,7 @@ impl Store {
             content_length,
             window: None,
             base: None,
+            mode: Mode::Sha1,
         };
         host.host.invoke(job, &|_| ()).await
     }

@@ -2,6 +2,7 @@
 
 use super::layout::tar_name;
 use prefix_tar::protocol::crc32c::Crc32c;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
 use prefix_tar::protocol::run_id::RunId;
@@ -107,6 +108,9 @@ pub struct Manifest {
     pub run: Option<RunId>,
     /// The source's base URL.
     pub source: String,
+    /// Which hashes it holds; SHA-1 if absent.
+    #[serde(default, skip_serializing_if = "Mode::is_default")]
+    pub mode: Mode,
     /// When the run started, in RFC 3339.
     pub started: String,
     /// When the last object was stored, in RFC 3339.
@@ -120,7 +124,7 @@ pub struct Manifest {
 impl Manifest {
     /// Whether both describe the same archive, whatever their runs, times and versions.
     pub fn describes_the_same_archive_as(&self, other: &Self) -> bool {
-        (&self.source, &self.totals, &self.objects)
-            == (&other.source, &other.totals, &other.objects)
+        (&self.source, self.mode, &self.totals, &self.objects)
+            == (&other.source, other.mode, &other.totals, &other.objects)
     }
 }

@@ -280,7 +280,10 @@ impl RangeArchive {
     /// A prefix's report; `None` if there is no valid one.
     async fn reported(&self, prefix: Prefix) -> Result<Option<Report>, RangeError> {
         match self.archive.report(prefix).await {
-            Ok(report) => Ok(report.filter(|report| report.check().is_ok())),
+            Ok(report) => {
+                Ok(report
+                    .filter(|report| report.mode == self.manifest.mode && report.check().is_ok()))
+            }
             Err(ReadError::Invalid { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -298,7 +301,8 @@ impl RangeArchive {
             return Ok(None);
         }
         tracing::info!(%prefix, "reading a whole tar, because no report describes its ranges");
-        match self.archive.index_tar(prefix).await? {
+        let mode = self.manifest.mode;
+        match self.archive.index_tar(prefix, mode).await? {
             Some(Ok(index)) => {
                 let object = Some((index.content_length, index.crc32c));
                 if known.contains(&object) || self.is_of_unfinished_run(prefix).await? {

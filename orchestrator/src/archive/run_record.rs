@@ -3,7 +3,9 @@
 //! It is written before anything else and never removed. A run is unfinished as long as the manifest
 //! does not name it.
 
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::Prefix;
+use prefix_tar::protocol::report::Report;
 use prefix_tar::protocol::run_id::RunId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,9 @@ pub struct RunRecord {
     pub run: RunId,
     /// The source's base URL.
     pub source: String,
+    /// Which hashes it mirrors; SHA-1 if absent.
+    #[serde(default, skip_serializing_if = "Mode::is_default")]
+    pub mode: Mode,
     /// When the run began, in RFC 3339.
     pub started: String,
     /// Whether the run mirrors every prefix again.
@@ -58,9 +63,20 @@ impl RunRecord {
             .find(|planned| planned.prefix == prefix)
     }
 
-    /// Whether the run has this source and exactly these prefixes.
-    pub fn is_about(&self, source: &str, prefixes: impl ExactSizeIterator<Item = Prefix>) -> bool {
+    /// Whether a report is about what the run mirrors: the same hashes of the same source.
+    pub fn mirrors(&self, report: &Report) -> bool {
+        self.source == report.source && self.mode == report.mode
+    }
+
+    /// Whether the run has this source and mode, and exactly these prefixes.
+    pub fn is_about(
+        &self,
+        source: &str,
+        mode: Mode,
+        prefixes: impl ExactSizeIterator<Item = Prefix>,
+    ) -> bool {
         self.source == source
+            && self.mode == mode
             && self.prefixes.len() == prefixes.len()
             && prefixes
                 .zip(&self.prefixes)

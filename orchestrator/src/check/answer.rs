@@ -1,6 +1,6 @@
 //! Finds a suffix in a range that anybody may have sent.
 
-use prefix_tar::engine::range_body::{COUNT_DIGITS_MAX, SUFFIX_BYTES};
+use prefix_tar::engine::range_body::COUNT_DIGITS_MAX;
 
 /// Why an answer is not a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,11 +20,12 @@ pub enum AnswerFault {
 }
 
 /// The count of `suffix` in a range, which may be padded; 0 if it is not there. Padding has a count of 0, and need not be
-/// sorted. All of the answer is checked before any of it is believed: a captive portal's page must not mean "not found".
+/// sorted. All of the answer is checked before any of it is believed: neither a captive portal's page nor a range of hashes
+/// of another length must mean "not found".
 ///
 /// # Errors
 /// The answer is not a range.
-pub fn count_of(answer: &[u8], suffix: &[u8; SUFFIX_BYTES]) -> Result<u64, AnswerFault> {
+pub fn count_of(answer: &[u8], suffix: &[u8]) -> Result<u64, AnswerFault> {
     let answer = answer.strip_suffix(b"\n").unwrap_or(answer);
     if answer.is_empty() {
         return Err(AnswerFault::Empty);
@@ -32,7 +33,7 @@ pub fn count_of(answer: &[u8], suffix: &[u8; SUFFIX_BYTES]) -> Result<u64, Answe
     let (mut found, mut is_padding) = (0, true);
     for (number, line) in (1..).zip(answer.split(|byte| *byte == b'\n')) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let (of, count) = parsed(line).ok_or(AnswerFault::Line(number))?;
+        let (of, count) = parsed(line, suffix.len()).ok_or(AnswerFault::Line(number))?;
         is_padding &= count == 0;
         if of == suffix && count > 0 {
             if found > 0 && found != count {
@@ -47,8 +48,8 @@ pub fn count_of(answer: &[u8], suffix: &[u8; SUFFIX_BYTES]) -> Result<u64, Answe
     Ok(found)
 }
 
-fn parsed(line: &[u8]) -> Option<(&[u8; SUFFIX_BYTES], u64)> {
-    let (suffix, after_suffix) = line.split_first_chunk::<SUFFIX_BYTES>()?;
+fn parsed(line: &[u8], suffix_bytes: usize) -> Option<(&[u8], u64)> {
+    let (suffix, after_suffix) = line.split_at_checked(suffix_bytes)?;
     let digits = after_suffix.strip_prefix(b":")?;
     let is_upper_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'A'..=b'F');
     let is_well_formed = suffix.iter().all(is_upper_hex)
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const SUFFIX: &[u8; SUFFIX_BYTES] = b"0018A45C4D1DEF81644B54AB7F969B88D65";
+    const SUFFIX: &[u8; 35] = b"0018A45C4D1DEF81644B54AB7F969B88D65";
 
     fn count(lines: &str) -> Result<u64, AnswerFault> {
         count_of(lines.replace('|', "\r\n").as_bytes(), SUFFIX)
@@ -113,10 +114,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_range_of_the_other_mode_is_not_believed() {
+        let (ntlm, sha1) = (&SUFFIX[..27], &SUFFIX[..]);
+        let line = |suffix: &[u8]| [suffix, b":5"].concat();
+        assert_eq!(count_of(&line(ntlm), ntlm), Ok(5));
+        assert_eq!(count_of(&line(ntlm), sha1), Err(AnswerFault::Line(1)));
+        assert_eq!(count_of(&line(sha1), ntlm), Err(AnswerFault::Line(1)));
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_judged_without_a_panic(answer in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = count_of(&answer, SUFFIX);
+            let _ = count_of(&answer, &SUFFIX[..27]);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Reads passwords, or their hashes, line by line, through one buffer that is cleared at the end.
 
-use super::hash::PasswordHash;
+use super::hash::{NotText, PasswordHash};
+use prefix_tar::protocol::mode::Mode;
 use std::io::{self, Read};
 use zeroize::Zeroizing;
 
@@ -13,7 +14,7 @@ const LINE_BYTES_MAX: usize = PASSWORD_BYTES_MAX + 2;
 /// What the lines are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputKind {
-    /// Passwords, hashed as the bytes that they are.
+    /// Passwords.
     Passwords,
     /// Hashes in hex.
     Hashes,
@@ -25,9 +26,12 @@ pub enum InputFault {
     /// It is longer than any password.
     #[error("the line has more than {PASSWORD_BYTES_MAX} bytes")]
     TooLong,
-    /// It is not 40 hex characters.
-    #[error("the line is not a SHA-1 hash: 40 hex characters")]
-    NotAHash,
+    /// It is not as many hex characters as a hash has.
+    #[error("the line is not {}: {} hex characters", a_hash(*.0), .0.hash_characters())]
+    NotAHash(Mode),
+    /// It is a password that is not text, and has no NTLM hash.
+    #[error("the line is not valid UTF-8, and a password that is not text has no NTLM hash")]
+    NotText,
     /// The input ended before the first line.
     #[error("the input is empty")]
     Nothing,
@@ -39,10 +43,24 @@ pub enum InputFault {
     Unreadable(#[from] io::Error),
 }
 
+const fn a_hash(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Sha1 => "a SHA-1 hash",
+        Mode::Ntlm => "an NTLM hash",
+    }
+}
+
+impl From<NotText> for InputFault {
+    fn from(_: NotText) -> Self {
+        Self::NotText
+    }
+}
+
 /// Reads hashes from lines.
 pub struct HashReader<Input> {
     input: Input,
     kind: InputKind,
+    mode: Mode,
     /// It never grows, so no copy of its content is left behind.
     buffer: Zeroizing<Vec<u8>>,
     /// What is read and not used yet.
@@ -52,11 +70,12 @@ pub struct HashReader<Input> {
 }
 
 impl<Input: Read> HashReader<Input> {
-    /// Reads from `input`, which should have no buffer of its own.
-    pub fn new(input: Input, kind: InputKind) -> Self {
+    /// Reads hashes of `mode` from `input`, which should have no buffer of its own.
+    pub fn new(input: Input, kind: InputKind, mode: Mode) -> Self {
         Self {
             input,
             kind,
+            mode,
             buffer: Zeroizing::new(vec![0; LINE_BYTES_MAX]),
             start: 0,
             end: 0,
@@ -72,7 +91,7 @@ impl<Input: Read> HashReader<Input> {
         match self.next_line() {
             Ok(Some(line)) => {
                 let line = self.buffer.get(line).unwrap_or_default();
-                Some(hash_of(line, self.kind))
+                Some(hash_of(line, self.kind, self.mode))
             }
             Ok(None) => None,
             Err(fault) => Some(Err(fault)),
@@ -153,14 +172,14 @@ impl<Input: Read> HashReader<Input> {
     }
 }
 
-fn hash_of(line: &[u8], kind: InputKind) -> Result<PasswordHash, InputFault> {
+fn hash_of(line: &[u8], kind: InputKind, mode: Mode) -> Result<PasswordHash, InputFault> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.len() > PASSWORD_BYTES_MAX {
         return Err(InputFault::TooLong);
     }
     match kind {
-        InputKind::Passwords => Ok(PasswordHash::of_password(line)),
-        InputKind::Hashes => PasswordHash::parse(line).ok_or(InputFault::NotAHash),
+        InputKind::Passwords => Ok(PasswordHash::of_password(line, mode)?),
+        InputKind::Hashes => PasswordHash::parse(line, mode).ok_or(InputFault::NotAHash(mode)),
     }
 }
 
@@ -179,16 +198,20 @@ mod tests {
         }
     }
 
+    fn sha1(password: &[u8]) -> PasswordHash {
+        PasswordHash::of_password(password, Mode::Sha1).expect("a hash")
+    }
+
     /// The hashes of all lines; `None` for one that is too long.
     fn hashes(input: impl Read) -> Vec<Option<PasswordHash>> {
-        let mut reader = HashReader::new(input, InputKind::Passwords);
+        let mut reader = HashReader::new(input, InputKind::Passwords, Mode::Sha1);
         std::iter::from_fn(|| reader.next_hash())
             .map(Result::ok)
             .collect()
     }
 
     fn of(passwords: &[&[u8]]) -> Vec<Option<PasswordHash>> {
-        let hash = |password: &&[u8]| Some(PasswordHash::of_password(password));
+        let hash = |password: &&[u8]| Some(sha1(password));
         passwords.iter().map(hash).collect()
     }
 
@@ -234,12 +257,10 @@ mod tests {
 
     #[test]
     fn only_one_line_is_expected_without_batch() {
-        let only = |input: &[u8]| HashReader::new(input, InputKind::Passwords).only_hash();
+        let only =
+            |input: &[u8]| HashReader::new(input, InputKind::Passwords, Mode::Sha1).only_hash();
         for input in [&b"a"[..], b"a\n", b"a\r\n"] {
-            assert_eq!(
-                only(input).expect("a hash"),
-                PasswordHash::of_password(b"a")
-            );
+            assert_eq!(only(input).expect("a hash"), sha1(b"a"));
         }
         assert!(matches!(only(b""), Err(InputFault::Nothing)));
         assert!(matches!(only(b"a\nb"), Err(InputFault::MoreThanOne)));
@@ -247,12 +268,32 @@ mod tests {
 
     #[test]
     fn a_hash_that_is_none_is_refused_and_not_quoted() {
-        let mut reader = HashReader::new(&b"hunter2\n"[..], InputKind::Hashes);
-        let fault = reader.only_hash().expect_err("not a hash");
-        assert_eq!(
-            fault.to_string(),
-            "the line is not a SHA-1 hash: 40 hex characters"
-        );
+        for (mode, expected) in [
+            (
+                Mode::Sha1,
+                "the line is not a SHA-1 hash: 40 hex characters",
+            ),
+            (
+                Mode::Ntlm,
+                "the line is not an NTLM hash: 32 hex characters",
+            ),
+        ] {
+            let mut reader = HashReader::new(&b"hunter2\n"[..], InputKind::Hashes, mode);
+            let fault = reader.only_hash().expect_err("not a hash");
+            assert_eq!(fault.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_password_that_is_not_text_costs_no_other_its_ntlm_hash() {
+        let input = &b"a\ncaf\xE9\nb\n"[..];
+        let mut reader = HashReader::new(input, InputKind::Passwords, Mode::Ntlm);
+        let found: Vec<_> = std::iter::from_fn(|| reader.next_hash()).collect();
+        let [Ok(_), Err(InputFault::NotText), Ok(b)] = &found[..] else {
+            panic!("{found:?}");
+        };
+        let expected = PasswordHash::of_password(b"b", Mode::Ntlm);
+        assert_eq!(expected.as_ref(), Ok(b));
     }
 
     #[test]
@@ -276,7 +317,7 @@ mod tests {
             let expected: Vec<Option<PasswordHash>> = lines
                 .iter()
                 .map(|line| line.strip_suffix('\r').unwrap_or(line).as_bytes())
-                .map(|line| (line.len() <= PASSWORD_BYTES_MAX).then(|| PasswordHash::of_password(line)))
+                .map(|line| (line.len() <= PASSWORD_BYTES_MAX).then(|| sha1(line)))
                 .collect();
             prop_assert_eq!(hashes(InPieces(input.as_bytes(), piece_bytes)), expected);
         }

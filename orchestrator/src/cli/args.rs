@@ -11,8 +11,10 @@ use crate::run::dispatch::{DispatchSettings, PARALLEL_MAX};
 use crate::run::plan::PrefixSet;
 use crate::run::retry::{FIRST_WAIT_MAX, GIVE_UP_AFTER_DEFAULT};
 use crate::run::{HostChoice, RemoteComponents};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use prefix_tar::limits::{WINDOW_DEFAULT, WINDOW_MAX};
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::source::Encoding;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,6 +28,12 @@ const GRACE_SECONDS: u64 = 30;
 /// A location as it is typed, with `{month}` replaced.
 pub(super) fn location(text: &str) -> Result<ArchiveLocation, LocationError> {
     ArchiveLocation::at(text, jiff::Timestamp::now())
+}
+
+/// The parser of a mode, which names the modes that there are.
+pub(super) fn mode() -> impl TypedValueParser<Value = Mode> {
+    let names = PossibleValuesParser::new(Mode::ALL.map(Mode::as_str));
+    names.try_map(|name| name.parse::<Mode>())
 }
 
 /// Which prefixes.

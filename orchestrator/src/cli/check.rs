@@ -1,6 +1,6 @@
 //! `check`: tells how often a password occurs.
 
-use super::args::location;
+use super::args::{location, mode};
 use super::private_file::warn_about_credentials;
 use super::{End, data_output, print, print_json, print_status};
 use crate::archive;
@@ -20,6 +20,7 @@ use crate::run::shutdown::Shutdown;
 use anyhow::Context as _;
 use clap::Args;
 use futures::{StreamExt as _, stream};
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::source::SourceUrl;
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -40,10 +41,11 @@ Examples:
   orchestrator check ./archive                       asks for a password, and does not show it
   pass show mail | head -n 1 | orchestrator check gs://my-bucket/pwned
   orchestrator check https://api.pwnedpasswords.com --batch < passwords.txt
-  orchestrator check passwords.fuse16 --hash         asks for a SHA-1 hash
+  orchestrator check https://api.pwnedpasswords.com --mode ntlm
+  orchestrator check passwords.fuse16 --hash         asks for a hash
 
-A password is hashed here, as the bytes that it has, without the line end. A range API only learns
-the first five characters of the hash.
+A password is hashed here, without the line end. SHA-1 takes the bytes that it has; NTLM takes text,
+so a password has to be UTF-8. A range API only learns the first five characters of the hash.
 With --batch, each line of the input gives a line: its number and the count, or `unknown`.
 
 Exit codes: 0 not found, 1 found, 2 wrong usage, 3 it could not be told.";
@@ -60,7 +62,11 @@ pub(super) struct Check {
     #[arg(long)]
     batch: bool,
 
-    /// Read SHA-1 hashes of 40 hex characters instead of passwords
+    /// Which hashes to look up: of a range API, `sha1` unless set; archives and filters know their own
+    #[arg(long, value_name = "MODE", value_parser = mode())]
+    mode: Option<Mode>,
+
+    /// Read hashes in hex instead of passwords: 40 characters of SHA-1, or 32 of NTLM
     #[arg(long)]
     hash: bool,
 
@@ -111,8 +117,13 @@ impl Check {
 
     async fn check(&self) -> anyhow::Result<End> {
         let source = self.open().await?;
-        let hidden = self.prompt()?;
-        let mut hashes = self.read_hashes()?;
+        let mode = source.mode();
+        if let Some(asked) = self.mode.filter(|asked| *asked != mode) {
+            let (held, asked) = (mode.hash_name(), asked.hash_name());
+            anyhow::bail!("the source holds {held} hashes, not {asked} hashes");
+        }
+        let hidden = self.prompt(mode)?;
+        let mut hashes = self.read_hashes(mode)?;
         if self.batch {
             let end = self.check_batch(&source, hashes).await;
             drop(hidden);
@@ -137,7 +148,11 @@ impl Check {
     async fn open(&self) -> anyhow::Result<Source> {
         let ca_file = self.ca_file.as_deref();
         let location = match &self.source {
-            Place::Api(url) => return Ok(Source::Api(RangeClient::new(url.clone(), ca_file)?)),
+            Place::Api(url) => {
+                let mode = self.mode.unwrap_or_default();
+                let api = RangeClient::new(url.clone(), mode, ca_file)?;
+                return Ok(Source::Api(api));
+            }
             Place::Stored(location) => location,
         };
         if let ArchiveLocation::Folder(path) = location
@@ -159,7 +174,7 @@ impl Check {
     }
 
     /// If stdin is a terminal, asks for the input there. A password is not shown while it is typed.
-    fn prompt(&self) -> anyhow::Result<Option<HiddenInput>> {
+    fn prompt(&self, mode: Mode) -> anyhow::Result<Option<HiddenInput>> {
         let stdin = io::stdin();
         if !stdin.is_terminal() {
             return Ok(None);
@@ -170,18 +185,23 @@ impl Check {
             let terminal = stdin.as_fd().try_clone_to_owned()?;
             Some(HiddenInput::begin(terminal).context("cannot hide what is typed")?)
         };
-        let prompt = match (self.batch, self.hash) {
-            (false, false) => "Password: ",
-            (false, true) => "SHA-1 hash: ",
-            (true, false) => "Passwords, one per line; Ctrl-D ends:\n",
-            (true, true) => "SHA-1 hashes, one per line; Ctrl-D ends:\n",
+        let prompt = match (self.batch, self.hash, mode) {
+            (false, false, _) => "Password: ",
+            (false, true, Mode::Sha1) => "SHA-1 hash: ",
+            (false, true, Mode::Ntlm) => "NTLM hash: ",
+            (true, false, _) => "Passwords, one per line; Ctrl-D ends:\n",
+            (true, true, Mode::Sha1) => "SHA-1 hashes, one per line; Ctrl-D ends:\n",
+            (true, true, Mode::Ntlm) => "NTLM hashes, one per line; Ctrl-D ends:\n",
         };
         stderr().text(Urgency::Result, prompt);
         Ok(hidden)
     }
 
     /// Reads hashes from stdin, on a thread that nobody waits for: it cannot be interrupted.
-    fn read_hashes(&self) -> anyhow::Result<mpsc::Receiver<Result<PasswordHash, InputFault>>> {
+    fn read_hashes(
+        &self,
+        mode: Mode,
+    ) -> anyhow::Result<mpsc::Receiver<Result<PasswordHash, InputFault>>> {
         // The standard library's stdin has a buffer that cannot be cleared.
         let stdin = File::from(io::stdin().as_fd().try_clone_to_owned()?);
         let kind = match self.hash {
@@ -191,7 +211,7 @@ impl Check {
         let (sender, receiver) = mpsc::channel(QUEUE_MAX);
         let is_batch = self.batch;
         let read = move || {
-            let mut reader = HashReader::new(stdin, kind);
+            let mut reader = HashReader::new(stdin, kind, mode);
             if !is_batch {
                 // If nobody receives it, the command has been stopped.
                 let _ = sender.blocking_send(reader.only_hash());

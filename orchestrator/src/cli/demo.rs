@@ -21,6 +21,7 @@ use crate::run::retry::{FIRST_WAIT_MAX, GIVE_UP_AFTER_DEFAULT};
 use crate::run::shutdown::Shutdown;
 use crate::run::{HostChoice, RunConfig};
 use clap::Args;
+use prefix_tar::protocol::mode::Mode;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -103,6 +104,7 @@ impl Demo {
         let source = range_api::start(listener, RangeSource::folder(ranges))?;
         let config = RunConfig {
             source: format!("http://{}", source.address()).parse()?,
+            mode: Mode::Sha1,
             to: ArchiveLocation::Folder(archive.clone()),
             object_options: ObjectOptions::default(),
             prefixes: self.prefixes.clone(),
@@ -142,7 +144,7 @@ impl Demo {
         }
         print_status("verifying every range of every tar");
         let archive = Arc::new(FolderArchive::new(archive));
-        let verdict = verify::check(archive, true, &shutdown.graceful).await?;
+        let verdict = verify::check(archive, None, true, &shutdown.graceful).await?;
         verify::print_problems(&verdict);
         print_text(&table(&run, ResourceUsage::so_far()));
         print(&format!(

@@ -1,6 +1,6 @@
 //! `export`: writes an archive in another form.
 
-use super::args::location;
+use super::args::{location, mode};
 use super::private_file::warn_about_credentials;
 use super::staged_file::StagedFile;
 use super::staged_folder::StagedFolder;
@@ -22,6 +22,7 @@ use crate::run::shutdown::Shutdown;
 use crate::verify::problems_of_manifest;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::Prefix;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
@@ -77,6 +78,10 @@ pub(super) struct Export {
     #[arg(long, value_name = "LIST")]
     prefixes: Option<PrefixSet>,
 
+    /// Which hashes the archive must hold  [default: those that its manifest states]
+    #[arg(long, value_name = "MODE", value_parser = mode())]
+    mode: Option<Mode>,
+
     /// Endpoint for gs://  [default: $STORAGE_EMULATOR_HOST, or Google's]
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
@@ -118,6 +123,11 @@ impl Export {
                 )
             })?,
         };
+        if let Some(asked) = self.mode.filter(|asked| *asked != manifest.mode) {
+            let (held, asked) = (manifest.mode.hash_name(), asked.hash_name());
+            let archive = &self.archive;
+            anyhow::bail!("{archive} holds {held} hashes, not {asked} hashes");
+        }
         let problems = problems_of_manifest(&*archive, &manifest).await;
         if !problems.is_empty() {
             return failed(ExportError::Problems(problems), NOTHING_EXPORTED);
@@ -198,30 +208,33 @@ impl Job {
         if let Err(error) = verified.await? {
             return failed(error, NOTHING_EXPORTED);
         }
-        let sink = TextSink::new(buffered(data_output::open()?));
+        let sink = TextSink::new(buffered(data_output::open()?), self.manifest.mode);
         let exported = self.fill(sink, TextSink::finish).await?;
         ended_on_stdout(exported, "what was written is not the whole archive")
     }
 
     async fn top_to_stdout(&self, top: u32) -> anyhow::Result<End> {
         let stdout = buffered(data_output::open()?);
-        let exported = self.fill(TopSink::new(top), move |sink| sink.write(stdout));
+        let exported = self.fill(TopSink::new(top, self.manifest.mode), move |sink| {
+            sink.write(stdout)
+        });
         ended_on_stdout(exported.await?, NOTHING_EXPORTED)
     }
 
     async fn text_to_file(&self, out: &Path) -> anyhow::Result<End> {
         let staged = StagedFile::create(out)?;
         let (file, written) = (staged.file()?, staged.file()?);
-        let exported = self.fill(TextSink::new(buffered(file)), move |sink| {
-            synced(sink.finish()?, &written)
-        });
+        let exported = self.fill(
+            TextSink::new(buffered(file), self.manifest.mode),
+            move |sink| synced(sink.finish()?, &written),
+        );
         self.keep_file(exported.await?, staged, out)
     }
 
     async fn top_to_file(&self, top: u32, out: &Path) -> anyhow::Result<End> {
         let staged = StagedFile::create(out)?;
         let file = staged.file()?;
-        let exported = self.fill(TopSink::new(top), move |sink| {
+        let exported = self.fill(TopSink::new(top, self.manifest.mode), move |sink| {
             synced(sink.write(buffered(&file))?, &file)
         });
         self.keep_file(exported.await?, staged, out)
@@ -230,15 +243,14 @@ impl Job {
     async fn filter(&self, kind: FilterKind, out: &Path) -> anyhow::Result<End> {
         let staged = StagedFile::create(out)?;
         let (file, written) = (staged.file()?, staged.file()?);
-        let exported = self.fill(FilterSink::new(kind, file)?, move |sink| {
-            synced(sink.finish()?, &written)
-        });
+        let sink = FilterSink::new(kind, self.manifest.mode, file)?;
+        let exported = self.fill(sink, move |sink| synced(sink.finish()?, &written));
         self.keep_file(exported.await?, staged, out)
     }
 
     async fn files(&self, out: &Path) -> anyhow::Result<End> {
         let staged = StagedFolder::create(out)?;
-        let sink = FilesSink::new(staged.path().to_owned());
+        let sink = FilesSink::new(staged.path().to_owned(), self.manifest.mode);
         let exported = self.fill(sink, |sink| Ok(sink.hashes())).await?;
         match exported {
             Ok(hashes) => {

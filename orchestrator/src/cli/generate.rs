@@ -1,6 +1,6 @@
 //! `generate`: writes synthetic ranges.
 
-use super::args::Prefixes;
+use super::args::{Prefixes, mode};
 use super::{End, print};
 use crate::generate::{GeneratorConfig, HASHES_PER_RANGE, HASHES_PER_RANGE_MAX, TEST_PASSWORDS};
 use crate::humanize;
@@ -10,6 +10,7 @@ use crate::run::shutdown::Shutdown;
 use crate::workers;
 use anyhow::Context as _;
 use clap::Args;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::Prefix;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,10 @@ pub(super) struct Generate {
     /// Mean number of lines per range
     #[arg(long, value_name = "N", default_value_t = HASHES_PER_RANGE, value_parser = clap::value_parser!(u32).range(1..=i64::from(HASHES_PER_RANGE_MAX)))]
     hashes_per_range: u32,
+
+    /// Which hashes the ranges have
+    #[arg(long, value_name = "MODE", default_value_t = Mode::Sha1, value_parser = mode())]
+    mode: Mode,
 }
 
 impl Generate {
@@ -45,6 +50,7 @@ impl Generate {
         let config = GeneratorConfig {
             seed: self.seed,
             hashes_per_range: self.hashes_per_range,
+            mode: self.mode,
         };
         let prefixes = self.prefixes.or_all();
         let shown = self.directory.display().to_string();

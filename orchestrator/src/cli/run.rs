@@ -1,6 +1,6 @@
 //! `run`: mirrors a range API into an archive.
 
-use super::args::{Grace, Objects, Prefixes, Remote, Tuning, location};
+use super::args::{Grace, Objects, Prefixes, Remote, Tuning, location, mode};
 use super::heap_table::heap_table;
 use super::private_file::warn_about_credentials;
 use super::staged_file::StagedFile;
@@ -16,6 +16,7 @@ use crate::run::event::{EventRecord, RUN_EVENTS_MAX};
 use crate::run::outcome::FinishedRun;
 use crate::run::shutdown::Shutdown;
 use clap::Args;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::source::{PWNED_PASSWORDS_URL, SourceUrl};
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ Examples:
   orchestrator run --to /srv/pwned --base /srv/pwned    only what has changed since
   orchestrator run --to 'gs://my-bucket/pwned/{month}'  everything, keeping last month's archive
   orchestrator run --to 'gs://my-bucket/pwned/{month}' --base 'gs://my-bucket/pwned/{last-month}'
+  orchestrator run --mode ntlm --to /srv/pwned-ntlm     the NTLM hashes
   orchestrator run --component http://127.0.0.1:3000 --token-file ./token
   orchestrator run -p 2 --trace trace.json              and see in Perfetto where the time went
   orchestrator run -p 2 --profile profile.json          and see where the component's time and memory went
@@ -43,6 +45,10 @@ pub(super) struct Run {
     /// Base URL of the range API
     #[arg(long, value_name = "URL", default_value = PWNED_PASSWORDS_URL)]
     source: SourceUrl,
+
+    /// Which hashes to mirror; an archive holds those of one mode
+    #[arg(long, value_name = "MODE", default_value_t = Mode::Sha1, value_parser = mode())]
+    mode: Mode,
 
     /// Where the archive goes: a folder, created if missing, or gs://bucket/path; {month} becomes the current UTC month
     #[arg(long, value_name = "DEST", default_value = "./archive", value_parser = location)]
@@ -112,6 +118,7 @@ impl Run {
         let grace = self.grace();
         let config = RunConfig {
             source: self.source,
+            mode: self.mode,
             to: self.to,
             object_options: self.objects.options(),
             prefixes: self.prefixes.or_all(),

@@ -1,6 +1,7 @@
 //! `serve`: serves the range API from an archive, from a folder of range files, or from a generator.
 
 use super::archive_places::{ArchivePlaces, typed_location};
+use super::args::mode;
 use super::byte_size::byte_size;
 use super::private_file::{warn_about_credentials, warn_if_shared};
 use super::{End, print, print_status};
@@ -18,6 +19,7 @@ use crate::run::shutdown::Shutdown;
 use anyhow::Context as _;
 use clap::{ArgGroup, Args};
 use jiff::Timestamp;
+use prefix_tar::protocol::mode::Mode;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,6 +71,10 @@ pub(super) struct Serve {
     #[arg(long, value_name = "N", conflicts_with_all = ["archive", "directory"], default_value_t = HASHES_PER_RANGE, value_parser = clap::value_parser!(u32).range(1..=i64::from(HASHES_PER_RANGE_MAX)))]
     hashes_per_range: u32,
 
+    /// Which hashes the ranges have  [default: those that the archive's manifest states, or sha1]
+    #[arg(long, value_name = "MODE", value_parser = mode())]
+    mode: Option<Mode>,
+
     /// Address to listen on; port 0 lets the system choose
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -115,7 +121,7 @@ impl Serve {
         let (server, shown) = match &self.archive {
             Some(typed) => {
                 let path_prefix = self.mirror.path_prefix.clone();
-                let (mirror, every) = open_mirror(typed, self.mirror).await?;
+                let (mirror, every) = open_mirror(typed, self.mode, self.mirror).await?;
                 let listener = listen(self.listen).await?;
                 let server = range_api::start_mirror(listener, identity, Arc::clone(&mirror))?;
                 // It ends with the program.
@@ -138,10 +144,12 @@ impl Serve {
     }
 
     fn source(&self) -> anyhow::Result<RangeSource> {
+        let mode = self.mode.unwrap_or_default();
         if let Some(seed) = self.synthetic {
             let config = GeneratorConfig {
                 seed,
                 hashes_per_range: self.hashes_per_range,
+                mode,
             };
             return RangeSource::synthetic(config);
         }
@@ -151,13 +159,14 @@ impl Serve {
             "{} is not a folder; `orchestrator generate -d {0} -p 1` creates one",
             directory.display()
         );
-        Ok(RangeSource::folder(directory))
+        Ok(RangeSource::folder_of(mode, directory))
     }
 }
 
 /// Opens an archive, and says how often its manifest is looked at. An archive without a manifest is waited for.
 async fn open_mirror(
     typed: &str,
+    expected: Option<Mode>,
     options: MirrorOptions,
 ) -> anyhow::Result<(Arc<Mirror>, Duration)> {
     let location = ArchiveLocation::at(typed, Timestamp::now())?;
@@ -169,7 +178,8 @@ async fn open_mirror(
     let places = ArchivePlaces::new(typed.to_owned(), objects, options.ca_file);
     places.latest_first()?;
     // Later, a month's folder may not be there yet, and last month's not any more.
-    let current = CurrentArchive::new(Box::new(move || places.latest_first().unwrap_or_default()));
+    let places = Box::new(move || places.latest_first().unwrap_or_default());
+    let current = CurrentArchive::new(places, expected);
     let mirror = Mirror::new(current, options.path_prefix, options.cache_bytes);
     match mirror.open().await {
         Ok(Refreshed::Opened | Refreshed::Unchanged) => {}

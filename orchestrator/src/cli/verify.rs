@@ -1,6 +1,6 @@
 //! `verify`: reads an archive back and checks it.
 
-use super::args::location;
+use super::args::{location, mode};
 use super::private_file::warn_about_credentials;
 use super::{End, print, print_json, print_status};
 use crate::archive::location::ArchiveLocation;
@@ -11,6 +11,7 @@ use crate::progress::counter::Counter;
 use crate::run::shutdown::Shutdown;
 use crate::verify::{Verdict, verify};
 use clap::Args;
+use prefix_tar::protocol::mode::Mode;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,6 +42,10 @@ pub(super) struct Verify {
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
 
+    /// Which hashes the archive must hold  [default: those that its manifest states]
+    #[arg(long, value_name = "MODE", value_parser = mode())]
+    mode: Option<Mode>,
+
     /// Print the verdict to stdout as JSON
     #[arg(long)]
     json: bool,
@@ -54,7 +59,7 @@ impl Verify {
             ..ObjectOptions::default()
         };
         let archive = archive::open(&self.archive, &options, self.ca_file.as_deref())?;
-        let verdict = check(archive, !self.json, &shutdown.graceful).await?;
+        let verdict = check(archive, self.mode, !self.json, &shutdown.graceful).await?;
         if shutdown.graceful.is_cancelled() {
             print_status("stopped before everything was read");
             return Ok(End::Stopped);
@@ -82,6 +87,7 @@ pub(super) const fn end_of(verdict: &Verdict) -> End {
 /// Verifies an archive, with a progress bar on a terminal.
 pub(super) async fn check(
     archive: Arc<dyn Archive>,
+    expected: Option<Mode>,
     is_shown: bool,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Verdict> {
@@ -92,6 +98,7 @@ pub(super) async fn check(
             &*archive,
             &runtime,
             &shutdown,
+            expected,
             |prefixes| counter.begin(prefixes),
             || counter.count(),
         )

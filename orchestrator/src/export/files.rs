@@ -2,6 +2,7 @@
 
 use super::RangeSink;
 use super::line::lines;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::RangeName;
 use std::io;
 use std::path::PathBuf;
@@ -10,13 +11,18 @@ use std::path::PathBuf;
 #[derive(Debug)]
 pub struct FilesSink {
     folder: PathBuf,
+    mode: Mode,
     hashes: u64,
 }
 
 impl FilesSink {
-    /// Writes into `folder`, which exists.
-    pub const fn new(folder: PathBuf) -> Self {
-        Self { folder, hashes: 0 }
+    /// Writes ranges of `mode` into `folder`, which exists.
+    pub const fn new(folder: PathBuf, mode: Mode) -> Self {
+        Self {
+            folder,
+            mode,
+            hashes: 0,
+        }
     }
 
     /// The hashes so far.
@@ -27,7 +33,7 @@ impl FilesSink {
 
 impl RangeSink for FilesSink {
     fn range(&mut self, range: RangeName, body: &[u8]) -> io::Result<()> {
-        self.hashes += lines(body).count() as u64;
+        self.hashes += lines(body, self.mode).count() as u64;
         std::fs::write(self.folder.join(range.file_name()), body)
     }
 }

@@ -4,6 +4,7 @@ use super::RangeSink;
 use super::line::{first_64_bits, lines};
 use crate::filter_file::FilterKind;
 use crate::filter_file::write::FilterWriter;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::{Prefix, RangeName};
 use std::io::{self, Seek, Write};
 
@@ -13,17 +14,19 @@ use std::io::{self, Seek, Write};
 pub struct FilterSink<Out> {
     writer: FilterWriter<Out>,
     keys: Vec<u64>,
+    mode: Mode,
 }
 
 impl<Out: Write + Seek> FilterSink<Out> {
-    /// Writes to `out`, from its beginning.
+    /// Writes hashes of `mode` to `out`, from its beginning.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn new(kind: FilterKind, out: Out) -> io::Result<Self> {
+    pub fn new(kind: FilterKind, mode: Mode, out: Out) -> io::Result<Self> {
         Ok(Self {
-            writer: FilterWriter::new(kind, out)?,
+            writer: FilterWriter::new(kind, mode, out)?,
             keys: Vec::new(),
+            mode,
         })
     }
 
@@ -38,7 +41,7 @@ impl<Out: Write + Seek> FilterSink<Out> {
 
 impl<Out: Write + Seek> RangeSink for FilterSink<Out> {
     fn range(&mut self, range: RangeName, body: &[u8]) -> io::Result<()> {
-        let keys = lines(body).map(|line| first_64_bits(range, line.suffix));
+        let keys = lines(body, self.mode).map(|line| first_64_bits(range, line.suffix));
         self.keys.extend(keys);
         Ok(())
     }

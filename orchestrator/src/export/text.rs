@@ -2,6 +2,7 @@
 
 use super::RangeSink;
 use super::line::lines;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::RangeName;
 use std::io::{self, Write};
 
@@ -9,16 +10,18 @@ use std::io::{self, Write};
 #[derive(Debug)]
 pub struct TextSink<Out> {
     out: Out,
+    mode: Mode,
     /// The lines of one range.
     text: Vec<u8>,
     hashes: u64,
 }
 
 impl<Out: Write> TextSink<Out> {
-    /// Writes to `out`, a range at a time.
-    pub const fn new(out: Out) -> Self {
+    /// Writes hashes of `mode` to `out`, a range at a time.
+    pub const fn new(out: Out, mode: Mode) -> Self {
         Self {
             out,
+            mode,
             text: Vec::new(),
             hashes: 0,
         }
@@ -43,7 +46,7 @@ impl<Out: Write> RangeSink for TextSink<Out> {
     fn range(&mut self, range: RangeName, body: &[u8]) -> io::Result<()> {
         let range = range.to_string();
         self.text.clear();
-        for line in lines(body) {
+        for line in lines(body, self.mode) {
             self.text.extend_from_slice(range.as_bytes());
             self.text.extend_from_slice(line.text);
             self.text.push(b'\n');
@@ -59,7 +62,7 @@ mod tests {
 
     #[test]
     fn every_line_has_its_whole_hash_and_a_line_feed() {
-        let mut sink = TextSink::new(Vec::new());
+        let mut sink = TextSink::new(Vec::new(), Mode::Sha1);
         let (one, two) = ("0".repeat(35), "F".repeat(35));
         for (range, body) in [
             ("00000", format!("{one}:1\r\n{two}:20")),

@@ -1,7 +1,8 @@
 //! [`TopSink`]: the hashes with the highest counts, in memory that does not grow with the archive.
 
 use super::RangeSink;
-use super::line::{HASH_BYTES, hash, lines};
+use super::line::{HASH_BYTES_MAX, hash, lines};
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::RangeName;
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -14,7 +15,7 @@ pub const TOP_MAX: u32 = 10_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Counted {
     count: u64,
-    hash: [u8; HASH_BYTES],
+    hash: [u8; HASH_BYTES_MAX],
 }
 
 impl Ord for Counted {
@@ -35,15 +36,17 @@ impl PartialOrd for Counted {
 pub struct TopSink {
     /// The least of them is at the top.
     kept: BinaryHeap<Reverse<Counted>>,
+    mode: Mode,
     kept_max: usize,
 }
 
 impl TopSink {
-    /// Keeps at most `kept_max` hashes, and no more than [`TOP_MAX`].
-    pub fn new(kept_max: u32) -> Self {
+    /// Keeps at most `kept_max` hashes of `mode`, and no more than [`TOP_MAX`].
+    pub fn new(kept_max: u32, mode: Mode) -> Self {
         let kept_max = kept_max.min(TOP_MAX) as usize;
         Self {
             kept: BinaryHeap::with_capacity(kept_max),
+            mode,
             kept_max,
         }
     }
@@ -72,8 +75,9 @@ impl TopSink {
     pub fn write(self, mut out: impl Write) -> io::Result<u64> {
         // The order is reversed once more by `Reverse`.
         let kept = self.kept.into_sorted_vec();
+        let hash_bytes = self.mode.hash_bytes();
         for Reverse(counted) in &kept {
-            let hash = hex::encode_upper(counted.hash);
+            let hash = hex::encode_upper(counted.hash.get(..hash_bytes).unwrap_or_default());
             writeln!(out, "{hash}:{}", counted.count)?;
         }
         out.flush()?;
@@ -83,7 +87,7 @@ impl TopSink {
 
 impl RangeSink for TopSink {
     fn range(&mut self, range: RangeName, body: &[u8]) -> io::Result<()> {
-        for line in lines(body) {
+        for line in lines(body, self.mode) {
             let count = line.count();
             // Nearly all lines end here, without their hash being decoded.
             if self.may_be_kept(count) {
@@ -102,15 +106,21 @@ mod tests {
     use std::collections::BTreeMap;
 
     /// Range and count of each hash; few ranges and counts, so that they repeat.
-    fn corpus() -> impl Strategy<Value = BTreeMap<String, u64>> {
-        let hash = "0000[0-3][0-9A-F]{35}";
-        proptest::collection::btree_map(hash, 1_u64..6, 0..60)
+    fn corpus() -> impl Strategy<Value = (Mode, BTreeMap<String, u64>)> {
+        let of = |mode: Mode, hash| {
+            let corpus = proptest::collection::btree_map(hash, 1_u64..6, 0..60);
+            corpus.prop_map(move |corpus| (mode, corpus))
+        };
+        prop_oneof![
+            of(Mode::Sha1, "0000[0-3][0-9A-F]{35}"),
+            of(Mode::Ntlm, "0000[0-3][0-9A-F]{27}"),
+        ]
     }
 
     proptest! {
         #[test]
-        fn the_top_is_that_of_the_sorted_list(corpus in corpus(), kept_max in 0_u32..70) {
-            let mut sink = TopSink::new(kept_max);
+        fn the_top_is_that_of_the_sorted_list((mode, corpus) in corpus(), kept_max in 0_u32..70) {
+            let mut sink = TopSink::new(kept_max, mode);
             for number in 0..4 {
                 let range = format!("0000{number}");
                 let lines: Vec<String> = corpus

@@ -3,7 +3,10 @@
 //! What the file says decides neither how much memory is taken nor which byte is read outside of it: the fingerprints of
 //! a prefix are compared with their checksum piece by piece, and then three of them are read.
 
-use super::{ENTRY_BYTES, FilterKind, HASH_SHA1, HEAD_BYTES, HEADER_BYTES, MAGIC, Shard, VERSION};
+use super::{
+    ENTRY_BYTES, FilterKind, HEAD_BYTES, HEADER_BYTES, MAGIC, Shard, VERSION, hash_number,
+};
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::{PREFIXES, Prefix};
 use std::fs::File;
 use std::io;
@@ -47,6 +50,7 @@ pub struct FilterFile {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Index {
     pub(super) kind: FilterKind,
+    pub(super) mode: Mode,
     /// In the order of their prefixes.
     pub(super) shards: Vec<Option<Shard>>,
 }
@@ -67,8 +71,12 @@ impl Index {
             return Err(FilterError::Damaged("its index has another checksum"));
         }
         let [fingerprint_bytes, hash, reserved @ ..] = head.bytes::<6>(10);
-        let kind = FilterKind::of_fingerprint_bytes(fingerprint_bytes)
-            .filter(|_| hash == HASH_SHA1 && reserved == [0; 4])
+        let kind = FilterKind::of_fingerprint_bytes(fingerprint_bytes);
+        let mut modes = Mode::ALL.into_iter();
+        let mode = modes.find(|mode| hash_number(*mode) == hash);
+        let (kind, mode) = kind
+            .zip(mode)
+            .filter(|_| reserved == [0; 4])
             .ok_or(FilterError::Damaged("its kind is not known"))?;
         let (entries, _) = checksummed
             .get(HEAD_BYTES..)
@@ -76,6 +84,7 @@ impl Index {
             .as_chunks::<ENTRY_BYTES>();
         let index = Self {
             kind,
+            mode,
             shards: entries.iter().map(shard_of).collect(),
         };
         index.check(u64::from_le_bytes(head.bytes(16)), file_bytes)?;
@@ -143,6 +152,11 @@ impl FilterFile {
     /// The size of its fingerprints.
     pub const fn kind(&self) -> FilterKind {
         self.index.kind
+    }
+
+    /// Which hashes its keys are taken from.
+    pub const fn mode(&self) -> Mode {
+        self.index.mode
     }
 
     /// Whether a hash with these first 64 bits is in the corpus: certainly not, or probably.

@@ -19,8 +19,12 @@ fn keys_of(prefix: u8, count: usize, seed: u64) -> Vec<u64> {
 
 /// The bytes of a file with these prefixes.
 fn file_of(kind: FilterKind, prefixes: &[(u8, Vec<u64>)]) -> Vec<u8> {
+    file_of_mode(kind, Mode::Sha1, prefixes)
+}
+
+fn file_of_mode(kind: FilterKind, mode: Mode, prefixes: &[(u8, Vec<u64>)]) -> Vec<u8> {
     let mut out = Cursor::new(Vec::new());
-    let mut writer = FilterWriter::new(kind, &mut out).expect("written");
+    let mut writer = FilterWriter::new(kind, mode, &mut out).expect("written");
     for (number, keys) in prefixes {
         let added = writer.add_prefix(Prefix::from_number(*number), keys);
         added.expect("a filter");
@@ -61,6 +65,17 @@ fn every_key_is_found_and_others_at_the_stated_rate() {
             filter.contains(1 << 56),
             Err(FilterError::NotHeld)
         ));
+    }
+}
+
+#[test]
+fn a_file_states_which_hashes_its_keys_are_taken_from() {
+    let prefixes = [(7, keys_of(7, 500, 1))];
+    for mode in Mode::ALL {
+        let bytes = file_of_mode(FilterKind::Fuse8, mode, &prefixes);
+        assert_eq!(open(&bytes).expect("a filter").mode(), mode);
+        // Version 0.1.0 wrote 1, and reads nothing else.
+        assert_eq!(bytes[11] == 1, mode == Mode::Sha1);
     }
 }
 
@@ -133,7 +148,7 @@ proptest! {
         let entry = if is_random { entry } else { plausible.to_bytes() };
         let mut header = [0; HEADER_BYTES];
         header[..8].copy_from_slice(&MAGIC);
-        header[8..12].copy_from_slice(&[1, 0, kind, HASH_SHA1]);
+        header[8..12].copy_from_slice(&[1, 0, kind, hash_number(Mode::Sha1)]);
         let keys = if is_random { keys } else { u64::from(stated_keys) };
         header[16..24].copy_from_slice(&keys.to_le_bytes());
         header[HEAD_BYTES..HEAD_BYTES + ENTRY_BYTES].copy_from_slice(&entry);

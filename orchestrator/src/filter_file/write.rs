@@ -1,6 +1,7 @@
 //! [`FilterWriter`]: builds filters and writes them, a prefix at a time.
 
-use super::{FilterKind, HASH_SHA1, HEAD_BYTES, HEADER_BYTES, MAGIC, Shard, VERSION};
+use super::{FilterKind, HEAD_BYTES, HEADER_BYTES, MAGIC, Shard, VERSION, hash_number};
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::{PREFIXES, Prefix};
 use std::io::{self, Seek, SeekFrom, Write};
 use xorf::{BinaryFuse8, BinaryFuse16, DmaSerializable};
@@ -13,6 +14,7 @@ const FINGERPRINTS_AT_ONCE: usize = 32 * 1024;
 pub struct FilterWriter<Out> {
     out: Out,
     kind: FilterKind,
+    mode: Mode,
     shards: Vec<Shard>,
     /// Where the next fingerprints begin.
     offset: u64,
@@ -20,15 +22,16 @@ pub struct FilterWriter<Out> {
 }
 
 impl<Out: Write + Seek> FilterWriter<Out> {
-    /// Begins a file.
+    /// Begins a file with hashes of `mode`.
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn new(kind: FilterKind, mut out: Out) -> io::Result<Self> {
+    pub fn new(kind: FilterKind, mode: Mode, mut out: Out) -> io::Result<Self> {
         out.write_all(&[0; HEADER_BYTES])?;
         Ok(Self {
             out,
             kind,
+            mode,
             shards: vec![Shard::default(); usize::from(PREFIXES)],
             offset: HEADER_BYTES as u64,
             keys: 0,
@@ -97,7 +100,8 @@ impl<Out: Write + Seek> FilterWriter<Out> {
         let mut header = Vec::with_capacity(HEADER_BYTES);
         header.extend(MAGIC);
         header.extend(VERSION.to_le_bytes());
-        header.extend([self.kind.fingerprint_bytes(), HASH_SHA1, 0, 0, 0, 0]);
+        let (width, hash) = (self.kind.fingerprint_bytes(), hash_number(self.mode));
+        header.extend([width, hash, 0, 0, 0, 0]);
         header.extend(self.keys.to_le_bytes());
         debug_assert_eq!(header.len(), HEAD_BYTES);
         header.extend(self.shards.iter().flat_map(|shard| shard.to_bytes()));

@@ -1,11 +1,14 @@
 //! One line of a range: its hash's suffix and its count. Ranges are made while a benchmark runs on the same machine, so
 //! lines are sorted and written without an allocation each.
 
-/// Characters of a suffix: a SHA-1 has 40, and its range's name has the first five.
-const SUFFIX_CHARACTERS: usize = 35;
+use prefix_tar::protocol::mode::Mode;
+
+/// Characters of the longest suffix.
+const SUFFIX_CHARACTERS_MAX: usize = Mode::Sha1.suffix_characters();
 
 /// A line with the largest suffix and the largest count, and what separates it from the next.
-pub(super) const LINE_BYTES_MAX: usize = SUFFIX_CHARACTERS + 1 + COUNT_DIGITS_MAX + SEPARATOR.len();
+pub(super) const LINE_BYTES_MAX: usize =
+    SUFFIX_CHARACTERS_MAX + 1 + COUNT_DIGITS_MAX + SEPARATOR.len();
 
 /// Digits of a count.
 const COUNT_DIGITS_MAX: usize = 10;
@@ -29,7 +32,7 @@ const PAIRS: [[u8; 2]; 256] = {
     pairs
 };
 
-/// A suffix of 140 bits and its count.
+/// A suffix of 140 bits and its count. An NTLM hash uses the first 108 of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Line {
     /// The first 12 bits of the suffix.
@@ -49,8 +52,11 @@ impl Line {
         }
     }
 
-    /// Writes the line and the separator, and returns how many bytes they have.
-    pub(super) fn write(&self, place: &mut [u8; LINE_BYTES_MAX]) -> usize {
+    /// Writes the line, with a suffix of so many characters, and the separator. Returns how many bytes they have.
+    pub(super) fn write<const SUFFIX_CHARACTERS: usize>(
+        &self,
+        place: &mut [u8; LINE_BYTES_MAX],
+    ) -> usize {
         place[0] = DIGITS[usize::from(self.high >> 8)];
         place[1..3].copy_from_slice(&PAIRS[usize::from(self.high & 0xFF)]);
         let (pairs, _) = place[3..SUFFIX_CHARACTERS].as_chunks_mut();
@@ -112,8 +118,12 @@ mod tests {
         #[test]
         fn a_line_is_the_suffix_in_hex_and_the_count(high: u16, low: u128, count in 0..10_000_000_000_u64) {
             let mut place = [0; LINE_BYTES_MAX];
-            let bytes = Line::new(high, low, count).write(&mut place);
+            let line = Line::new(high, low, count);
+            let bytes = line.write::<35>(&mut place);
             let expected = format!("{:03X}{low:032X}:{count}\r\n", high & 0xFFF);
+            prop_assert_eq!(String::from_utf8_lossy(&place[..bytes]), expected);
+            let bytes = line.write::<27>(&mut place);
+            let expected = format!("{:03X}{:024X}:{count}\r\n", high & 0xFFF, low >> 32);
             prop_assert_eq!(String::from_utf8_lossy(&place[..bytes]), expected);
         }
 

@@ -6,6 +6,7 @@ use crate::archive::layout::MANIFEST_NAME;
 use crate::archive::ranges::RangeArchive;
 use crate::archive::{Archive, ReadError};
 use jiff::Timestamp;
+use prefix_tar::protocol::mode::Mode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -23,12 +24,21 @@ pub(super) struct OpenArchive {
     generation: String,
 }
 
+impl OpenArchive {
+    /// Which hashes it holds.
+    pub(super) const fn mode(&self) -> Mode {
+        self.ranges.manifest().mode
+    }
+}
+
 /// Where the archive may be, the latest place first. The first with a manifest is served.
 pub type Places = Box<dyn Fn() -> Vec<Arc<dyn Archive>> + Send + Sync>;
 
 /// The latest archive of some places, in its latest state.
 pub struct CurrentArchive {
     places: Places,
+    /// Which hashes it must hold, if that is not all the same.
+    expected: Option<Mode>,
     open: watch::Sender<Option<Arc<OpenArchive>>>,
 }
 
@@ -44,10 +54,11 @@ pub enum Refreshed {
 }
 
 impl CurrentArchive {
-    /// An archive that is not open yet.
-    pub fn new(places: Places) -> Self {
+    /// An archive that is not open yet. If a mode is `expected`, an archive of the other one is never served.
+    pub fn new(places: Places, expected: Option<Mode>) -> Self {
         Self {
             places,
+            expected,
             open: watch::Sender::new(None),
         }
     }
@@ -55,7 +66,7 @@ impl CurrentArchive {
     /// Opens the archive if its manifest is new.
     ///
     /// # Errors
-    /// The manifest cannot be read. What was open before stays so.
+    /// The manifest cannot be read, or states another mode than is expected. What was open before stays so.
     pub async fn refresh(&self) -> Result<Refreshed, ReadError> {
         let Some((archive, generation)) = self.latest().await? else {
             return Ok(Refreshed::Missing);
@@ -68,6 +79,14 @@ impl CurrentArchive {
         }
         // If the manifest is replaced in between, the generation is too old, and the next look opens it once more.
         let ranges = RangeArchive::open(Arc::clone(&archive)).await?;
+        let stated = ranges.manifest().mode;
+        if let Some(expected) = self.expected.filter(|expected| *expected != stated) {
+            let (stated, expected) = (stated.hash_name(), expected.hash_name());
+            return Err(ReadError::Invalid {
+                file: MANIFEST_NAME.to_owned(),
+                reason: format!("the archive holds {stated} hashes, not {expected} hashes"),
+            });
+        }
         let open = OpenArchive {
             epoch: before.map_or(0, |open| open.epoch + 1),
             finished: ranges.manifest().finished.parse().ok(),
@@ -147,7 +166,7 @@ mod tests {
         let places = vec![of(&later), of(&earlier)];
         let manifest = later.path().join(MANIFEST_NAME);
         let aside = later.path().join("aside");
-        let current = CurrentArchive::new(Box::new(move || places.clone()));
+        let current = CurrentArchive::new(Box::new(move || places.clone()), None);
         let refreshed = async || current.refresh().await.expect("readable");
         let served = || {
             let open = current.get().expect("an archive");

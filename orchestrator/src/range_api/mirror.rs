@@ -12,7 +12,7 @@ use super::entry::{EVERY_ORIGIN, Entry, NOT_CACHED, shared_head};
 use super::metrics::Metrics;
 use super::padding::padded;
 use super::request::{RANGES, RangeRequest, Refusal};
-use super::response::{BAD_RANGE, NO_RANGE_PATH, for_method, plain};
+use super::response::{BAD_QUERY, BAD_RANGE, NO_RANGE_PATH, for_method, other_mode, plain};
 use crate::archive::ReadError;
 use bytes::Bytes;
 use http::header::{
@@ -142,6 +142,9 @@ impl Mirror {
     ) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
         let archive = self.current.get();
         let archive = archive.ok_or_else(|| not_now("no archive is open yet"))?;
+        if request.mode != archive.mode() {
+            return Err(other_mode(archive.mode()));
+        }
         let found = match request.is_padded {
             true => self.padded(&archive, request).await,
             false => self.plain(&archive, request).await,
@@ -175,7 +178,7 @@ impl Mirror {
             .cache
             .find(archive, request.range, Coding::Identity)
             .await?;
-        let body = padded(&entry.body).into();
+        let body = padded(&entry.body, archive.mode()).into();
         let body = RangeCache::compressed(body, coding)?;
         let mut head = shared_head();
         head.insert(CACHE_CONTROL, NOT_CACHED);
@@ -195,10 +198,7 @@ fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
         }
         Refusal::Path => plain(StatusCode::NOT_FOUND, NO_RANGE_PATH),
         Refusal::Range => plain(StatusCode::BAD_REQUEST, BAD_RANGE),
-        Refusal::Query => plain(
-            StatusCode::BAD_REQUEST,
-            "this mirror holds SHA-1 hashes; the only query is ?mode=sha1",
-        ),
+        Refusal::Query => plain(StatusCode::BAD_REQUEST, BAD_QUERY),
     }
 }
 

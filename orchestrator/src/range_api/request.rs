@@ -3,6 +3,7 @@
 use super::coding::AcceptedCodings;
 use http::Method;
 use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::RangeName;
 
 /// The path of a range, before its name.
@@ -11,14 +12,16 @@ pub const RANGES: &str = "/range/";
 /// The request header for a padded body.
 pub const ADD_PADDING: HeaderName = HeaderName::from_static("add-padding");
 
-/// The query that asks for what is the default: ranges of SHA-1 hashes.
-const QUERY_SHA1: &str = "mode=sha1";
+/// The only parameter of a query.
+const MODE: &str = "mode=";
 
 /// A valid request for a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeRequest {
     /// The requested range.
     pub range: RangeName,
+    /// Which hashes are asked for: SHA-1 unless the query says otherwise.
+    pub mode: Mode,
     /// The content codings that the client accepts.
     pub codings: AcceptedCodings,
     /// Whether the body is to be padded.
@@ -36,7 +39,7 @@ pub enum Refusal {
     Path,
     /// The range is not five hex characters.
     Range,
-    /// The query asks for something else than SHA-1.
+    /// The query asks for something else than a mode.
     Query,
 }
 
@@ -56,12 +59,11 @@ impl RangeRequest {
             return Err(Refusal::Method);
         }
         let range = range(name).ok_or(Refusal::Range)?;
-        if !matches!(query, None | Some("" | QUERY_SHA1)) {
-            return Err(Refusal::Query);
-        }
+        let mode = mode(query).ok_or(Refusal::Query)?;
         let encodings = headers.get_all(ACCEPT_ENCODING).into_iter();
         Ok(Self {
             range,
+            mode,
             codings: AcceptedCodings::parse(encodings.filter_map(|value| value.to_str().ok())),
             is_padded: headers
                 .get(ADD_PADDING)
@@ -88,6 +90,14 @@ impl RangeRequest {
 
 fn without_weakness(etag: &str) -> &str {
     etag.strip_prefix("W/").unwrap_or(etag)
+}
+
+/// The mode that a query asks for.
+fn mode(query: Option<&str>) -> Option<Mode> {
+    match query {
+        None | Some("") => Some(Mode::Sha1),
+        Some(query) => query.strip_prefix(MODE)?.parse().ok(),
+    }
 }
 
 /// The range with this name, in either case.
@@ -125,7 +135,10 @@ mod tests {
         for path in ["/range/ab7ff", "/range/AB7FF?mode=sha1", "/range/aB7fF?"] {
             let request = parse(&Method::HEAD, path, &[]).expect("a request");
             assert_eq!(request.range.to_string(), "AB7FF");
+            assert_eq!(request.mode, Mode::Sha1);
         }
+        let ntlm = parse(&Method::GET, "/range/AB7FF?mode=ntlm", &[]);
+        assert_eq!(ntlm.expect("a request").mode, Mode::Ntlm);
         for (method, path, refusal) in [
             (Method::POST, "/range/AB7FF", Refusal::Method),
             (Method::OPTIONS, "/range/AB7FF", Refusal::Method),
@@ -140,7 +153,13 @@ mod tests {
             (Method::GET, "/range/%41B7FF", Refusal::Range),
             (Method::GET, "/range/../x", Refusal::Range),
             (Method::GET, "/range/ab7f\u{130}", Refusal::Range),
-            (Method::GET, "/range/AB7FF?mode=ntlm", Refusal::Query),
+            (Method::GET, "/range/AB7FF?mode=", Refusal::Query),
+            (Method::GET, "/range/AB7FF?mode=NTLM", Refusal::Query),
+            (
+                Method::GET,
+                "/range/AB7FF?mode=ntlm&mode=sha1",
+                Refusal::Query,
+            ),
             (Method::GET, "/range/AB7FF?mode=SHA1", Refusal::Query),
             (Method::GET, "/range/AB7FF?mode=sha1&x", Refusal::Query),
             (Method::GET, "/range/AB7FF?x", Refusal::Query),

@@ -5,6 +5,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Body as _;
+use prefix_tar::protocol::mode::Mode;
 
 pub(super) const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 
@@ -13,6 +14,19 @@ pub(super) const BAD_RANGE: &str = "The hash prefix was not in a valid format";
 
 /// The answer to a path that is not a range's.
 pub(super) const NO_RANGE_PATH: &str = "ranges are at /range/{five hex characters}";
+
+/// The answer to a query that is not known.
+pub(super) const BAD_QUERY: &str = "the only queries are ?mode=sha1 and ?mode=ntlm";
+
+/// The answer to a request for hashes of another mode than those that are `held`. To a client, a hash that is not in an
+/// answer is not in the corpus, so it must not get any of the wrong mode.
+pub(super) fn other_mode(held: Mode) -> Response<Full<Bytes>> {
+    let text = match held {
+        Mode::Sha1 => "this server holds SHA-1 hashes; the only query is ?mode=sha1",
+        Mode::Ntlm => "this server holds NTLM hashes; ask for them with ?mode=ntlm",
+    };
+    plain(StatusCode::BAD_REQUEST, text)
+}
 
 /// A response with a sentence.
 pub(super) fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {

@@ -3,6 +3,7 @@
 use crate::generate::{Generator, GeneratorConfig, RangeBuffer};
 use crate::regular_file;
 use bytes::Bytes;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::RangeName;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
@@ -25,7 +26,10 @@ const SPARE_BUFFERS_MAX: usize = 128;
 
 /// Where ranges come from.
 #[derive(Debug)]
-pub struct RangeSource(Kind);
+pub struct RangeSource {
+    kind: Kind,
+    mode: Mode,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -57,9 +61,22 @@ enum Content<'source> {
 }
 
 impl RangeSource {
-    /// A folder with a file for each range.
+    /// A folder with a file for each range of SHA-1 hashes.
     pub const fn folder(folder: PathBuf) -> Self {
-        Self(Kind::Folder(folder))
+        Self::folder_of(Mode::Sha1, folder)
+    }
+
+    /// A folder with a file for each range. No file says of which mode it is.
+    pub const fn folder_of(mode: Mode, folder: PathBuf) -> Self {
+        Self {
+            kind: Kind::Folder(folder),
+            mode,
+        }
+    }
+
+    /// Which hashes it has.
+    pub const fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// Synthetic ranges, made on request.
@@ -71,12 +88,15 @@ impl RangeSource {
             generator: config.generator()?,
             spare: Spare::default(),
         };
-        Ok(Self(Kind::Synthetic(Box::new(synthetic))))
+        Ok(Self {
+            kind: Kind::Synthetic(Box::new(synthetic)),
+            mode: config.mode,
+        })
     }
 
     /// Finds a range without reading or making it.
     pub(super) fn find(&self, range: RangeName) -> io::Result<FoundRange<'_>> {
-        match &self.0 {
+        match &self.kind {
             Kind::Folder(folder) => {
                 let (file, metadata) = regular_file::open(&folder.join(range.file_name()))?;
                 find_file(file, &metadata)
@@ -86,7 +106,10 @@ impl RangeSource {
                 let (seed, hashes) = (config.seed, config.hashes_per_range);
                 Ok(FoundRange {
                     modified: UNIX_EPOCH + Duration::from_secs(SYNTHETIC_MODIFIED),
-                    etag: format!("\"{range}-{seed:x}-{hashes:x}\""),
+                    etag: match self.mode {
+                        Mode::Sha1 => format!("\"{range}-{seed:x}-{hashes:x}\""),
+                        Mode::Ntlm => format!("\"{range}-{seed:x}-{hashes:x}-ntlm\""),
+                    },
                     content: Content::Synthetic(synthetic, range),
                 })
             }
@@ -95,7 +118,7 @@ impl RangeSource {
 
     /// Whether finding and reading a range can block.
     pub(super) const fn blocks(&self) -> bool {
-        matches!(self.0, Kind::Folder(_))
+        matches!(self.kind, Kind::Folder(_))
     }
 }
 

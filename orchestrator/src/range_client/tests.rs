@@ -1,4 +1,5 @@
 use super::*;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::Prefix;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -16,7 +17,7 @@ async fn client_of(answer: String) -> RangeClient {
             let _ = stream.write_all(answer.as_bytes()).await;
         }
     }));
-    RangeClient::new(url.parse().expect("a source"), None).expect("a client")
+    RangeClient::new(url.parse().expect("a source"), Mode::Sha1, None).expect("a client")
 }
 
 #[tokio::test]

@@ -166,6 +166,7 @@ impl Attempts {
             content_length,
             window: self.settings.window,
             base: self.base().await?,
+            mode: self.shared.transaction.mode(),
         };
         let on_update = |update: InvocationUpdate| {
             let progress = match update {
@@ -222,10 +223,10 @@ impl Attempts {
         let Some(base) = &self.shared.base else {
             return Ok(None);
         };
-        match base
-            .offer(self.prefix, &self.shared.transaction.source())
-            .await
-        {
+        let transaction = &self.shared.transaction;
+        let source = transaction.source();
+        let offered = base.offer(self.prefix, &source, transaction.mode());
+        match offered.await {
             Ok(base) => Ok(Some(base)),
             Err(error) if error.is_transient() => {
                 let message = format!("the base cannot be used now: {error}");

@@ -87,6 +87,7 @@ mod tests {
     use crate::run::memory_store::{Fate, Gate, MemoryStore, Operation};
     use crate::run::plan::PrefixSet;
     use crate::run::transaction::{Admission, Opening, Request};
+    use prefix_tar::protocol::mode::Mode;
     use prefix_tar::protocol::prefix::Prefix;
     use std::pin::Pin;
     use std::sync::Arc;
@@ -134,6 +135,7 @@ mod tests {
         let prefixes: PrefixSet = "AB".parse().expect("prefixes");
         let request = Request {
             source: SOURCE,
+            mode: Mode::Sha1,
             prefixes: &prefixes,
             force: false,
             now: Timestamp::UNIX_EPOCH,

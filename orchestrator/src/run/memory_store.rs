@@ -8,10 +8,11 @@ use crate::gcs::client::{RequestError, only_generation};
 use crate::origin::Origin;
 use bytes::Bytes;
 use http::StatusCode;
-use prefix_tar::engine::range_body::LINE_BYTES_MIN;
+use prefix_tar::engine::range_body::line_bytes_min;
 use prefix_tar::engine::tar;
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::job::{Download, Upload};
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::{Report, Seconds};
 use prefix_tar::protocol::signed_url::SignedUrl;
@@ -27,7 +28,7 @@ use std::time::Duration;
 const CONDITION: &str = "x-goog-if-generation-match";
 
 /// The bytes of each range of a tar in memory: two of the shortest lines.
-const RANGE_BYTES: u32 = 2 * LINE_BYTES_MIN as u32;
+const RANGE_BYTES: u32 = 2 * line_bytes_min(Mode::Sha1) as u32;
 
 /// The content of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -239,6 +240,7 @@ pub(super) fn report(prefix: Prefix, source: &str, tar: &str) -> Report {
     Report {
         prefix,
         source: source.to_owned(),
+        mode: Mode::Sha1,
         run: None,
         ranges: 4096,
         hashes: index.hashes,
@@ -336,6 +338,7 @@ impl Archive for MemoryStore {
     async fn index_tar(
         &self,
         prefix: Prefix,
+        _mode: Mode,
     ) -> Result<Option<Result<TarIndex, String>>, ReadError> {
         let content = self
             .read_at(&tar_name(prefix), |found| Some(found?.content.clone()))

@@ -1,11 +1,12 @@
-//! Finds out what earlier runs have stored: a prefix is whole if its report breaks no rule, has the same source, and
-//! fits the tar that is there now.
+//! Finds out what earlier runs have stored: a prefix is whole if its report breaks no rule, has the same source and
+//! mode, and fits the tar that is there now.
 
 use super::outcome::StoredPrefix;
 use crate::archive::layout::{report_name, tar_name};
 use crate::archive::run_record::{PlannedPrefix, RunRecord};
 use crate::archive::{Archive, Base, ReadError, report_to_replace, whole};
 use futures::StreamExt as _;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
 use tokio_util::sync::CancellationToken;
@@ -44,12 +45,13 @@ pub(super) async fn survey(
     prefixes: impl Iterator<Item = Prefix>,
     archive: &dyn Archive,
     source: &str,
+    mode: Mode,
     wanted: Wanted<'_>,
     shutdown: &CancellationToken,
 ) -> Result<Option<Vec<Surveyed>>, ReadError> {
     let checks = futures::stream::iter(prefixes)
         .take_until(shutdown.cancelled())
-        .map(|prefix| survey_prefix(prefix, archive, source, wanted))
+        .map(|prefix| survey_prefix(prefix, archive, source, mode, wanted))
         .buffered(CHECKS_MAX);
     let mut checks = std::pin::pin!(checks);
     let mut surveyed = Vec::new();
@@ -63,6 +65,7 @@ async fn survey_prefix(
     prefix: Prefix,
     archive: &dyn Archive,
     source: &str,
+    mode: Mode,
     wanted: Wanted<'_>,
 ) -> Result<Surveyed, ReadError> {
     let mut surveyed = Surveyed {
@@ -88,7 +91,9 @@ async fn survey_prefix(
     if surveyed.base.is_none() || !is_wanted {
         return Ok(surveyed);
     }
-    let Some((report, generation)) = whole(prefix, archive).await? else {
+    let whole = whole(prefix, archive).await?;
+    // In an archive of the requested mode, a report of the other one is damage.
+    let Some((report, generation)) = whole.filter(|(report, _)| report.mode == mode) else {
         return Ok(surveyed);
     };
     if let Wanted::FromRun(record) = wanted

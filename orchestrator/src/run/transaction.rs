@@ -17,6 +17,7 @@
 mod admit;
 mod finish;
 mod measure;
+mod mode_check;
 #[cfg(test)]
 mod model;
 mod open;
@@ -31,6 +32,7 @@ use crate::archive::run_record::RunRecord;
 use crate::archive::{Archive, Base, ReadError, run_record};
 use crate::destination::{Destination, DestinationError, Written};
 use prefix_tar::protocol::failure::{Failure, FailureKind};
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::ReportFault;
 use prefix_tar::protocol::run_id::RunId;
@@ -66,6 +68,17 @@ pub enum TransactionError {
         archived: String,
         /// Where the run mirrors from.
         requested: String,
+    },
+    /// The archive is of another mode.
+    #[error(
+        "the archive holds {} hashes, and this run would mirror {} hashes; an archive has one mode, so choose another destination",
+        .archived.hash_name(), .requested.hash_name()
+    )]
+    OtherMode {
+        /// The archive's mode.
+        archived: Mode,
+        /// The run's.
+        requested: Mode,
     },
     /// The account may create objects, but not replace them.
     #[error(
@@ -192,6 +205,11 @@ impl Transaction {
     /// The source's base URL.
     pub fn source(&self) -> String {
         self.held().record.source.clone()
+    }
+
+    /// Which hashes the run mirrors.
+    pub fn mode(&self) -> Mode {
+        self.held().record.mode
     }
 
     /// Whether the account may not read what it writes.

@@ -13,9 +13,6 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Which API an archive is of. Every archive of this version holds ranges of SHA-1 hashes.
-const MODE: &str = "sha1";
-
 /// What was found out about an archive.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct StatusRecord {
@@ -41,7 +38,7 @@ pub struct StatusRecord {
 pub struct Holdings {
     /// The base URL of the source that it was mirrored from.
     pub source: String,
-    /// Which API it is of: `sha1`.
+    /// Which hashes it holds: `sha1` or `ntlm`.
     pub mode: String,
     /// The version of prefix-tar, and of the component in it, that wrote the manifest.
     pub version: String,
@@ -128,7 +125,7 @@ impl Holdings {
         let finished: Option<Timestamp> = manifest.finished.parse().ok();
         Self {
             source: one_line(&manifest.source),
-            mode: MODE.to_owned(),
+            mode: manifest.mode.to_string(),
             version: one_line(&manifest.version),
             this_version: env!("CARGO_PKG_VERSION").to_owned(),
             run: manifest.run.clone(),

@@ -3,6 +3,7 @@
 use crate::archive::layout::{MANIFEST_NAME, report_name, tar_name};
 use crate::archive::manifest::{ManifestObject, Totals};
 use prefix_tar::protocol::crc32c::Crc32c;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::{Prefix, RangeName};
 use prefix_tar::protocol::report::{Report, Seconds};
 use std::path::Path;
@@ -14,16 +15,22 @@ const SOURCE: &str = "https://ranges.example";
 pub(crate) const ENTRY_BYTES: usize = 1024;
 
 /// Two lines that no other range has.
-fn body(range: RangeName) -> String {
-    let number = u32::from(range.index());
-    format!("{:035X}:1\r\n{:035X}:22", number + 1, number + 5000)
+fn body(range: RangeName, mode: Mode) -> String {
+    let (number, characters) = (u32::from(range.index()), mode.suffix_characters());
+    let [one, two] = [number + 1, number + 5000];
+    format!("{one:0characters$X}:1\r\n{two:0characters$X}:22")
 }
 
 /// The tar of a prefix, as the `tar` crate builds it.
 pub(crate) fn tar_of(prefix: Prefix) -> Vec<u8> {
+    tar_of_mode(prefix, Mode::Sha1)
+}
+
+/// The same with hashes of this mode.
+pub(crate) fn tar_of_mode(prefix: Prefix, mode: Mode) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for range in prefix.ranges() {
-        let body = body(range);
+        let body = body(range, mode);
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(tar::EntryType::Regular);
         header.set_mode(0o644);
@@ -42,13 +49,19 @@ pub(crate) fn tar_of(prefix: Prefix) -> Vec<u8> {
 
 /// The report on a tar whose ranges are those of [`tar_of`].
 pub(crate) fn report_of(prefix: Prefix, tar: &[u8]) -> Report {
+    report_of_mode(prefix, tar, Mode::Sha1)
+}
+
+/// The report on a tar whose ranges are those of [`tar_of_mode`].
+pub(crate) fn report_of_mode(prefix: Prefix, tar: &[u8], mode: Mode) -> Report {
     let range_bytes: Vec<u32> = prefix
         .ranges()
-        .map(|range| body(range).len() as u32)
+        .map(|range| body(range, mode).len() as u32)
         .collect();
     Report {
         prefix,
         source: SOURCE.to_owned(),
+        mode,
         run: None,
         ranges: 4096,
         hashes: 2 * 4096,
@@ -64,7 +77,7 @@ pub(crate) fn report_of(prefix: Prefix, tar: &[u8]) -> Report {
         range_etags: vec![String::new(); range_bytes.len()],
         range_crc32c: prefix
             .ranges()
-            .map(|range| Crc32c(crc32c::crc32c(body(range).as_bytes())))
+            .map(|range| Crc32c(crc32c::crc32c(body(range, mode).as_bytes())))
             .collect(),
         range_bytes,
         cached_errors: Vec::new(),
@@ -75,12 +88,17 @@ pub(crate) fn report_of(prefix: Prefix, tar: &[u8]) -> Report {
 
 /// A whole archive of these prefixes.
 pub(crate) fn archive_of(prefixes: &[Prefix]) -> tempfile::TempDir {
+    archive_of_mode(prefixes, Mode::Sha1)
+}
+
+/// The same with hashes of this mode. Of SHA-1, it is as version 0.1.0 wrote it: no file states a mode.
+pub(crate) fn archive_of_mode(prefixes: &[Prefix], mode: Mode) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let reports: Vec<Report> = prefixes
         .iter()
         .map(|prefix| {
-            let tar = tar_of(*prefix);
-            let report = report_of(*prefix, &tar);
+            let tar = tar_of_mode(*prefix, mode);
+            let report = report_of_mode(*prefix, &tar, mode);
             std::fs::write(folder.path().join(tar_name(*prefix)), &tar).expect("written");
             write_json(&folder.path().join(report_name(*prefix)), &report);
             report
@@ -88,7 +106,7 @@ pub(crate) fn archive_of(prefixes: &[Prefix]) -> tempfile::TempDir {
         .collect();
     let totals: Totals = reports.iter().map(Totals::of_report).sum();
     let objects: Vec<ManifestObject> = reports.iter().map(ManifestObject::of_report).collect();
-    let manifest = serde_json::json!({
+    let mut manifest = serde_json::json!({
         "tool": "prefix-tar",
         "version": "0.1.0",
         "source": SOURCE,
@@ -97,6 +115,9 @@ pub(crate) fn archive_of(prefixes: &[Prefix]) -> tempfile::TempDir {
         "totals": totals,
         "objects": objects,
     });
+    if mode != Mode::Sha1 {
+        manifest["mode"] = serde_json::json!(mode);
+    }
     write_json(&folder.path().join(MANIFEST_NAME), &manifest);
     folder
 }

@@ -13,9 +13,10 @@ mod tests;
 use super::tar_header::{entry_size, is_zeros};
 use super::tar_source::{Source, Stop};
 use prefix_tar::engine::duplicate_detector::DuplicateDetector;
-use prefix_tar::engine::range_body::{RangeBodyError, RangeCheck, SUFFIX_BYTES};
+use prefix_tar::engine::range_body::{RangeBodyError, RangeCheck};
 use prefix_tar::engine::tar::{BLOCK_BYTES, RECORD_BYTES, padding_bytes};
 use prefix_tar::protocol::crc32c::Crc32c;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::{Prefix, RANGES_PER_PREFIX, RangeName};
 use prefix_tar::protocol::report::Report;
 use std::io::{self, Read};
@@ -92,20 +93,26 @@ impl TarCheck {
 /// Whether the tar is whole is known only at its end.
 pub type RangeVisitor<'visitor> = dyn FnMut(RangeName, &[u8]) -> ControlFlow<()> + 'visitor;
 
-/// Reads the tar of `prefix` from its beginning and judges it. With a report, which must be valid,
-/// it is also compared with that.
-pub fn check_tar(reader: impl Read, prefix: Prefix, report: Option<&Report>) -> TarCheck {
-    visit_tar(reader, prefix, report, None)
+/// Reads the tar of `prefix` from its beginning and judges it as one with hashes of `mode`. With a
+/// report, which must be valid, it is also compared with that.
+pub fn check_tar(
+    reader: impl Read,
+    prefix: Prefix,
+    mode: Mode,
+    report: Option<&Report>,
+) -> TarCheck {
+    visit_tar(reader, prefix, mode, report, None)
 }
 
 /// Like [`check_tar`], and passes every valid range to `visitor`.
 pub fn visit_tar<'visitor>(
     reader: impl Read,
     prefix: Prefix,
+    mode: Mode,
     report: Option<&Report>,
     visitor: Option<&'visitor mut RangeVisitor<'visitor>>,
 ) -> TarCheck {
-    let mut check = Check::new(reader, report, visitor);
+    let mut check = Check::new(reader, mode, report, visitor);
     let unreadable = match check.read(prefix) {
         Ok(()) | Err(Stop::Unwanted) => None,
         Err(Stop::Damaged(damage)) => {
@@ -163,6 +170,7 @@ impl TarCheck {
 /// A check in progress.
 struct Check<'report, 'visitor, Reader> {
     source: Source<Reader>,
+    mode: Mode,
     report: Option<&'report Report>,
     visitor: Option<&'visitor mut RangeVisitor<'visitor>>,
     /// The range that is being read, if there is a visitor.
@@ -181,16 +189,18 @@ struct Check<'report, 'visitor, Reader> {
 impl<'report, 'visitor, Reader: Read> Check<'report, 'visitor, Reader> {
     fn new(
         reader: Reader,
+        mode: Mode,
         report: Option<&'report Report>,
         visitor: Option<&'visitor mut RangeVisitor<'visitor>>,
     ) -> Self {
         Self {
             source: Source::new(reader),
+            mode,
             report,
             visitor,
             body: Vec::new(),
             duplicate_detector: DuplicateDetector::default(),
-            first_suffix: Vec::with_capacity(SUFFIX_BYTES),
+            first_suffix: Vec::with_capacity(mode.suffix_characters()),
             ranges: 0,
             hashes: 0,
             data_bytes: 0,
@@ -230,7 +240,7 @@ impl<'report, 'visitor, Reader: Read> Check<'report, 'visitor, Reader> {
 
     /// Reads the data of one entry, and its padding.
     fn read_range(&mut self, range: RangeName, size: u32) -> Result<(), Stop> {
-        let mut check = RangeCheck::new();
+        let mut check = RangeCheck::new(self.mode);
         let mut checked = Ok(());
         let mut crc32c = 0;
         self.first_suffix.clear();
@@ -241,7 +251,7 @@ impl<'report, 'visitor, Reader: Read> Check<'report, 'visitor, Reader> {
             if piece.is_empty() {
                 return Err(Stop::Damaged(format!("ends inside range {range}")));
             }
-            let missing = SUFFIX_BYTES - self.first_suffix.len();
+            let missing = self.mode.suffix_characters() - self.first_suffix.len();
             self.first_suffix.extend(piece.iter().take(missing));
             checked = checked.and_then(|()| check.push(piece));
             crc32c = crc32c::crc32c_append(crc32c, piece);
@@ -273,7 +283,7 @@ impl<'report, 'visitor, Reader: Read> Check<'report, 'visitor, Reader> {
             self.damages.push(damage);
         }
         // A valid body is longer than its first suffix.
-        let first_suffix = self.first_suffix.first_chunk::<SUFFIX_BYTES>();
+        let first_suffix = self.first_suffix.get(..self.mode.suffix_characters());
         match (checked, first_suffix) {
             (Ok(hashes), Some(first_suffix)) => {
                 if let Err(other) = self.duplicate_detector.add(range, first_suffix) {

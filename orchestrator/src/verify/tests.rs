@@ -1,6 +1,6 @@
 //! Every kind of damage to an archive, and everything that must not be called damage.
 
-use super::sample::{archive_of, change_json, report_of, tar_of};
+use super::sample::{archive_of, archive_of_mode, change_json, report_of, tar_of, tar_of_mode};
 use super::*;
 use crate::archive::folder::FolderArchive;
 use crate::archive::{Base, StoredFile, StoredObject, TarReader};
@@ -16,9 +16,20 @@ const TWO: Prefix = Prefix::from_number(1);
 
 /// The lines of the verdict, damages first.
 fn verdict_of(archive: &dyn Archive) -> Verdict {
+    verdict_of_mode(archive, None)
+}
+
+fn verdict_of_mode(archive: &dyn Archive, expected: Option<Mode>) -> Verdict {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let shutdown = CancellationToken::new();
-    verify(archive, runtime.handle(), &shutdown, |_| (), || ())
+    verify(
+        archive,
+        runtime.handle(),
+        &shutdown,
+        expected,
+        |_| (),
+        || (),
+    )
 }
 
 fn lines(problems: &[Problem]) -> Vec<String> {
@@ -551,4 +562,49 @@ fn files_that_are_not_regular_are_damage_and_verify_does_not_hang() {
         ]
     );
     assert_eq!(verdict.unreadable, []);
+}
+
+#[test]
+fn an_archive_of_ntlm_hashes_is_whole_and_states_its_mode() {
+    let folder = archive_of_mode(&[ONE, TWO], Mode::Ntlm);
+    let archive = FolderArchive::new(folder.path().to_owned());
+    for expected in [None, Some(Mode::Ntlm)] {
+        let verdict = verdict_of_mode(&archive, expected);
+        assert_eq!((verdict.damages, verdict.unreadable), (vec![], vec![]));
+        assert_eq!((verdict.ranges, verdict.hashes), (8192, 2 * 8192));
+    }
+    let verdict = verdict_of_mode(&archive, Some(Mode::Sha1));
+    assert_eq!(
+        lines(&verdict.damages),
+        ["manifest.json: says that the archive holds NTLM hashes, not SHA-1 hashes"]
+    );
+    std::fs::remove_file(folder.path().join("manifest.json")).expect("removed");
+    let verdict = folder_verdict(folder.path());
+    assert_eq!(verdict.ranges, 8192, "the reports state the mode, too");
+}
+
+#[test]
+fn a_tar_or_a_report_of_the_other_mode_is_damage() {
+    for [mode, other] in [[Mode::Sha1, Mode::Ntlm], [Mode::Ntlm, Mode::Sha1]] {
+        let (name, other_name) = (mode.hash_name(), other.hash_name());
+        let folder = archive_of_mode(&[ONE, TWO], mode);
+        std::fs::write(folder.path().join("00.tar"), tar_of_mode(ONE, other)).expect("written");
+        let verdict = folder_verdict(folder.path());
+        let damages = lines(&verdict.damages);
+        let expected = format!(
+            "00.tar: range 00000 is not valid: line 1 is of a range of {other_name} hashes"
+        );
+        assert!(damages.contains(&expected), "{damages:?}");
+        assert_eq!(verdict.ranges, 4096, "those of the other prefix");
+
+        let whole = archive_of_mode(&[ONE], other);
+        for file in ["00.tar", "00.json"] {
+            std::fs::copy(whole.path().join(file), folder.path().join(file)).expect("copied");
+        }
+        let damages = lines(&folder_verdict(folder.path()).damages);
+        let of_report =
+            format!("00.json: is about {other_name} hashes, but the archive holds {name} hashes");
+        assert!(damages.contains(&of_report), "{damages:?}");
+        assert!(damages.contains(&expected), "{damages:?}");
+    }
 }

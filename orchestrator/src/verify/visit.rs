@@ -20,7 +20,11 @@ pub fn visit_prefix<'visitor>(
     manifest: &Manifest,
     visitor: Option<&'visitor mut RangeVisitor<'visitor>>,
 ) -> Problems {
-    let reader = Reader { archive, runtime };
+    let reader = Reader {
+        archive,
+        runtime,
+        mode: Some(manifest.mode),
+    };
     let mut problems = Problems::default();
     let report = reader.report(prefix, Some(manifest), &mut problems);
     let Some(report) = report.filter(|_| problems.is_empty()) else {
@@ -38,7 +42,7 @@ pub fn visit_prefix<'visitor>(
             return problems;
         }
     };
-    let mut found = visit_tar(tar, prefix, Some(&report), visitor);
+    let mut found = visit_tar(tar, prefix, manifest.mode, Some(&report), visitor);
     if found.is_read_to_end
         && let Some(object) = object_of(manifest, prefix)
     {

@@ -14,6 +14,7 @@ use crate::limits::{
 };
 use crate::protocol::configuration::{Configuration, UNFRAMED};
 use crate::protocol::failure::{Failure, FailureKind};
+use crate::protocol::mode::Mode;
 use crate::protocol::phase::Phase;
 use crate::protocol::prefix::RangeName;
 use crate::protocol::source::{Encoding, SourceUrl};
@@ -48,6 +49,7 @@ const UNKNOWN_LENGTH_ROOM_BYTES: usize = 2 * CHUNK_BYTES;
 /// Requests ranges from the source.
 pub(super) struct RangeClient {
     source: SourceUrl,
+    mode: Mode,
     encoding: Encoding,
     host_checks_framing: bool,
     headers: Fields,
@@ -87,7 +89,11 @@ impl From<Failure> for FailedAttempt {
 }
 
 impl RangeClient {
-    pub(super) fn new(configuration: &Configuration, pool: Rc<ChunkPool>) -> Result<Self, Failure> {
+    pub(super) fn new(
+        configuration: &Configuration,
+        mode: Mode,
+        pool: Rc<ChunkPool>,
+    ) -> Result<Self, Failure> {
         let (source, encoding) = (&configuration.source, configuration.encoding);
         let agent = concat!("prefix-tar/", env!("CARGO_PKG_VERSION"));
         let headers = [
@@ -102,16 +108,25 @@ impl RangeClient {
         })?;
         Ok(Self {
             source: source.clone(),
+            mode,
             encoding,
             host_checks_framing: configuration.host_checks_framing,
             headers,
-            operation: format!("GET from {source}"),
+            operation: match mode.query() {
+                None => format!("GET from {source}"),
+                Some(query) => format!("GET from {source} with ?{query}"),
+            },
             pool,
             requests: Cell::new(0),
             received_bytes: Cell::new(0),
             is_throttled: Cell::new(false),
             duplicate_detector: RefCell::default(),
         })
+    }
+
+    /// Whether ranges have another cache key.
+    pub(super) const fn has_explicit_key(&self) -> bool {
+        matches!(self.mode, Mode::Sha1)
     }
 
     pub(super) const fn requests(&self) -> u64 {
@@ -227,9 +242,10 @@ impl RangeClient {
     ) -> Result<IncomingResponse, Failure> {
         let source = &self.source;
         let path = match key {
-            CacheKey::Plain => source.range_path(range),
-            CacheKey::Explicit => source.explicit_range_path(range),
+            CacheKey::Plain => None,
+            CacheKey::Explicit => source.explicit_range_path(range, self.mode),
         };
+        let path = path.unwrap_or_else(|| source.range_path(range, self.mode));
         let target = Target {
             is_https: source.is_https(),
             authority: source.authority().as_str(),
@@ -328,7 +344,7 @@ impl RangeClient {
 
     /// Validates the body, compares it with its MD5 if there is one, and counts its lines.
     fn check(&self, body: &BodyBytes, stated: Option<ContentMd5>) -> Result<u64, Failure> {
-        let mut lines = RangeCheck::new();
+        let mut lines = RangeCheck::new(self.mode);
         let mut md5 = stated.map(Md5Check::new);
         for piece in body.pieces() {
             lines
@@ -346,7 +362,9 @@ impl RangeClient {
     }
 
     fn check_not_duplicate(&self, range: RangeName, body: &BodyBytes) -> Result<(), Failure> {
-        let first = body.pieces().next().and_then(<[u8]>::first_chunk);
+        let suffix_bytes = self.mode.suffix_characters();
+        let first = body.pieces().next();
+        let first = first.and_then(|piece| piece.get(..suffix_bytes));
         let Some(first) = first else { return Ok(()) };
         let added = self.duplicate_detector.borrow_mut().add(range, first);
         added.map_err(|other| self.invalid_range(format_args!("it is the body of {other}")))

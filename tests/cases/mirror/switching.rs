@@ -6,6 +6,7 @@ use crate::harness::program::{output, texts};
 use crate::harness::source::Source;
 use crate::harness::{generated, prefix_set};
 use orchestrator::generate::GeneratorConfig;
+use prefix_tar::protocol::mode::Mode;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ fn other_ranges() -> tempfile::TempDir {
     let config = GeneratorConfig {
         seed: 27,
         hashes_per_range: LINES,
+        mode: Mode::Sha1,
     };
     let generator = config.generator().expect("a generator");
     for prefix in prefix_set(PREFIX).iter() {

@@ -12,7 +12,7 @@ fuzz_target!(|input: (&str, Option<&str>, &str, &str)| {
     if let Ok(request) = RangeRequest::parse(&Method::GET, path, query, &headers) {
         let name = path.strip_prefix("/range/").expect("the path of a range");
         assert!(name.len() == 5 && name.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        assert!(matches!(query, None | Some("" | "mode=sha1")));
+        assert!(matches!(query, None | Some("" | "mode=sha1" | "mode=ntlm")));
         if let Some(coding) = request.codings.best().name() {
             let mut accepted = headers.get_all("accept-encoding").into_iter();
             assert!(accepted.any(|value| {

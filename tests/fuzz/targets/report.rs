@@ -6,11 +6,12 @@ use libfuzzer_sys::fuzz_target;
 use prefix_tar::engine::tar;
 use prefix_tar::limits::RANGE_BYTES_MAX;
 use prefix_tar::protocol::crc32c::Crc32c;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::{Prefix, RANGES_PER_PREFIX};
 use prefix_tar::protocol::report::{Report, Seconds};
 
 /// What a plausible report is made of, and how it then breaks its rules.
-type Parts<'input> = (u8, Vec<u32>, u64, u64, u64, Option<&'input str>, u16);
+type Parts<'input> = (u8, Vec<u32>, u64, u64, u64, Option<&'input str>, u16, bool);
 
 fuzz_target!(|input: (&[u8], Option<Parts>)| {
     let (json, parts) = input;
@@ -48,7 +49,7 @@ fn verify(report: &Report) {
 
 /// A report whose sizes repeat. It is valid if the sizes are and the differences are zero.
 fn report(parts: Parts) -> Report {
-    let (prefix, sizes, hash_bytes, more_bytes, more_retries, etag, ranges_less) = parts;
+    let (prefix, sizes, hash_bytes, more_bytes, more_retries, etag, ranges_less, is_ntlm) = parts;
     let ranges = usize::from(RANGES_PER_PREFIX - ranges_less % 2);
     // Most of them are sizes that a range may have.
     let sizes = sizes
@@ -60,6 +61,7 @@ fn report(parts: Parts) -> Report {
     Report {
         prefix: Prefix::from_number(prefix),
         source: String::new(),
+        mode: if is_ntlm { Mode::Ntlm } else { Mode::Sha1 },
         run: None,
         ranges: u32::from(RANGES_PER_PREFIX),
         hashes: data_bytes / hash_bytes.clamp(1, 64),

@@ -4,6 +4,7 @@ use crate::archive::manifest::{Manifest, ManifestObject, Totals};
 use crate::archive::{Archive, Base, StoredFile, StoredObject, TarReader};
 use hyper::body::Body as _;
 use prefix_tar::protocol::crc32c::Crc32c;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::Prefix;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -47,6 +48,7 @@ impl Archive for Unreadable {
             version: String::new(),
             run: None,
             source: String::new(),
+            mode: Mode::Sha1,
             started: String::new(),
             finished: "2026-11-25T00:00:00Z".to_owned(),
             totals: Totals::default(),
@@ -95,7 +97,7 @@ fn mirror(is_transient: bool) -> (Mirror, Arc<Mutex<Result<Base, bool>>>) {
         generation: Arc::clone(&generation),
         is_transient,
     });
-    let current = CurrentArchive::new(Box::new(move || vec![Arc::clone(&archive)]));
+    let current = CurrentArchive::new(Box::new(move || vec![Arc::clone(&archive)]), None);
     (Mirror::new(current, String::new(), 1 << 20), generation)
 }
 

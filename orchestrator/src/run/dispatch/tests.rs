@@ -11,6 +11,7 @@ use crate::run::retry::{ATTEMPTS_BEFORE_LIFE_MAX, ATTEMPTS_MAX};
 use crate::run::transaction::{Opening, Request};
 use prefix_tar::protocol::failure::Failure;
 use prefix_tar::protocol::job::Job;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::report::Report;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -166,6 +167,7 @@ impl Scene {
         let prefixes = PrefixSet::first(&prefixes.to_string()).expect("prefixes");
         let request = Request {
             source: SOURCE,
+            mode: Mode::Sha1,
             prefixes: &prefixes,
             force: false,
             now: jiff::Timestamp::UNIX_EPOCH,
@@ -351,7 +353,7 @@ async fn the_tar_of_an_earlier_run_is_not_removed_whoever_blames_it() {
 #[tokio::test]
 async fn a_report_that_is_not_true_is_not_believed() {
     type Lie = (&'static str, fn(&mut Report));
-    let lies: [Lie; 5] = [
+    let lies: [Lie; 6] = [
         ("nothing stored", |_| {}),
         ("one range", |report| report.ranges = 1),
         ("an empty index", |report| report.range_bytes.clear()),
@@ -361,6 +363,7 @@ async fn a_report_that_is_not_true_is_not_believed() {
         ("another source", |report| {
             report.source = "http://127.0.0.1:2".to_owned()
         }),
+        ("hashes of another mode", |report| report.mode = Mode::Ntlm),
     ];
     for (lie, change) in lies {
         let mut told = report(Prefix::from_number(0));

@@ -69,11 +69,16 @@ impl Transaction {
         is_trusted: bool,
     ) -> Result<Report, TransactionError> {
         let record = self.held().record;
-        if report.prefix != prefix || report.source != record.source {
+        if report.prefix != prefix || !record.mirrors(&report) {
             return Err(TransactionError::OtherReport {
                 prefix,
                 source_url: record.source.clone(),
-                reported: format!("{} of {:?}", report.prefix, redacted(&report.source)),
+                reported: format!(
+                    "{} of {:?}, {} hashes,",
+                    report.prefix,
+                    redacted(&report.source),
+                    report.mode.hash_name()
+                ),
             });
         }
         report
@@ -186,7 +191,7 @@ impl Transaction {
             });
         };
         if let Some((report, _)) = whole(prefix, self.archive()).await? {
-            if report.source == record.source && report.run.as_ref() == Some(&record.run) {
+            if record.mirrors(&report) && report.run.as_ref() == Some(&record.run) {
                 return Ok(Found::Whole(Box::new(report)));
             }
             // A copied or restored folder has other generations, and a store may have hidden the tar when the run
@@ -198,7 +203,7 @@ impl Transaction {
             });
         }
         // Its process died, or has not written the report yet.
-        match self.archive().index_tar(prefix).await? {
+        match self.archive().index_tar(prefix, record.mode).await? {
             Some(Ok(index)) if index.is_of(&object) => {
                 let report = rebuilt(prefix, index, &record, object);
                 let report = self.write_report(report, &record).await?;
@@ -306,6 +311,7 @@ fn rebuilt(prefix: Prefix, index: TarIndex, record: &RunRecord, object: StoredOb
     Report {
         prefix,
         source: record.source.clone(),
+        mode: record.mode,
         run: Some(record.run.clone()),
         ranges: u32::from(RANGES_PER_PREFIX),
         hashes: index.hashes,

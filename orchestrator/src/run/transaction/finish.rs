@@ -16,7 +16,7 @@ const CHECKS_MAX: usize = 8;
 
 impl Transaction {
     /// Writes the manifest. It covers `stored`, all the prefixes of this run, and whatever else the archive holds whole
-    /// from the same source. `finished` is the present time in RFC 3339.
+    /// of the same source and mode. `finished` is the present time in RFC 3339.
     ///
     /// # Errors
     /// A tar does not fit its report any more, another run has taken over, or the manifest cannot be written.
@@ -34,6 +34,7 @@ impl Transaction {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 run: Some(record.run.clone()),
                 source: record.source.clone(),
+                mode: record.mode,
                 started: record.started.clone(),
                 finished: finished.to_owned(),
                 totals: archived.values().map(|stored| stored.totals).sum(),
@@ -123,7 +124,7 @@ impl Transaction {
         let is_kept = record.prefix(prefix).is_some_and(|planned| planned.kept);
         let found = whole(prefix, self.archive()).await?;
         let found = found.filter(|(report, _)| {
-            report.source == record.source && (is_kept || report.run.as_ref() == Some(&record.run))
+            record.mirrors(report) && (is_kept || report.run.as_ref() == Some(&record.run))
         });
         found
             .map(|(report, _)| StoredPrefix::new(&report, wanted.attempts))
@@ -141,8 +142,8 @@ impl Transaction {
                 return Ok(Some(unchanged));
             }
             let found = whole(prefix, self.archive()).await?;
-            let source = &self.held().record.source;
-            let found = found.filter(|(report, _)| report.source == *source);
+            let record = self.held().record;
+            let found = found.filter(|(report, _)| record.mirrors(report));
             Ok(found.map(|(report, _)| StoredPrefix::new(&report, 1)))
         };
         match found.await {
@@ -159,9 +160,9 @@ impl Transaction {
         prefix: Prefix,
         existing: Option<&Manifest>,
     ) -> Result<Option<StoredPrefix>, ReadError> {
-        let source = &self.held().record.source;
+        let record = self.held().record;
         let listed = existing
-            .filter(|existing| existing.source == *source)
+            .filter(|existing| existing.source == record.source && existing.mode == record.mode)
             .and_then(|existing| {
                 existing
                     .objects
@@ -175,7 +176,7 @@ impl Transaction {
             return Ok(None);
         }
         let report = report_to_replace(self.archive(), prefix).await?.value;
-        let report = report.filter(|report| report.check().is_ok() && report.source == *source);
+        let report = report.filter(|report| report.check().is_ok() && record.mirrors(report));
         // A copied or restored tar has another generation than its report names.
         let report = report.map(|report| Report {
             generation: listed.generation.clone(),

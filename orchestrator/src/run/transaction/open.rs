@@ -1,5 +1,6 @@
 //! Opens a transaction: resumes the unfinished run of an archive, or begins a new one.
 
+use super::mode_check::{check_books, check_reports};
 use super::{Held, Transaction, TransactionError, write_record};
 use crate::archive::layout::RUN_RECORD_NAME;
 use crate::archive::manifest::Manifest;
@@ -14,6 +15,7 @@ use crate::run::plan::PrefixSet;
 use crate::run::resume::{Surveyed, Wanted, survey};
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::run_id::RunId;
 use std::sync::{Arc, Mutex};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +31,8 @@ const UPLOAD_LIFE_MAX: SignedDuration = SignedDuration::from_hours(7 * 24);
 pub struct Request<'run> {
     /// The source's base URL.
     pub source: &'run str,
+    /// Which of its hashes to mirror.
+    pub mode: Mode,
     /// The prefixes.
     pub prefixes: &'run PrefixSet,
     /// Whether to mirror everything again.
@@ -103,10 +107,11 @@ impl Books {
 }
 
 impl Transaction {
-    /// Opens a transaction. Nothing is written if there is nothing to do, or if the archive is from another source.
+    /// Opens a transaction. Nothing is written if there is nothing to do, or if the archive is from another source or
+    /// of another mode.
     ///
     /// # Errors
-    /// The archive cannot be read or written, or is from another source.
+    /// The archive cannot be read or written, or is from another source or of another mode.
     pub async fn open(
         destination: Arc<dyn Destination>,
         request: Request<'_>,
@@ -123,7 +128,12 @@ impl Transaction {
                     let base = books.record.base.clone();
                     resume(&destination, record, base, request, shutdown).await?
                 }
-                None => begin(&destination, &books, request, shutdown).await?,
+                None => {
+                    let archive = destination.archive();
+                    let (manifest, record) = (&books.manifest.value, &books.record.value);
+                    check_books(manifest.as_ref(), record.as_ref(), archive, request.mode).await?;
+                    begin(&destination, &books, request, shutdown).await?
+                }
             };
             if let Some(opening) = opening {
                 return Ok(opening);
@@ -133,14 +143,15 @@ impl Transaction {
     }
 }
 
-/// Whether a request resumes an unfinished run: it has the same source and prefixes. A forced request resumes only a
+/// Whether a request resumes an unfinished run: it has the same source, mode and prefixes. A forced request resumes only a
 /// forced run: another one keeps tars that the request wants anew.
 fn is_resumed_by(record: &RunRecord, request: Request<'_>) -> bool {
     let started: Option<Timestamp> = record.started.parse().ok();
     let is_recent =
         started.is_some_and(|started| request.now.duration_since(started) < RESUME_AGE_MAX);
     let has_same_aim = record.force || !request.force;
-    is_recent && has_same_aim && record.is_about(request.source, request.prefixes.iter())
+    let Request { source, mode, .. } = request;
+    is_recent && has_same_aim && record.is_about(source, mode, request.prefixes.iter())
 }
 
 /// Joins the run of `record`. `None` if somebody else changed the record meanwhile.
@@ -152,6 +163,7 @@ async fn resume(
     shutdown: &CancellationToken,
 ) -> Result<Option<Opening>, TransactionError> {
     let archive = destination.archive();
+    let Request { source, mode, .. } = request;
     let prefixes = || request.prefixes.iter();
     let mut joined = record.clone();
     let stored;
@@ -165,7 +177,7 @@ async fn resume(
         } else {
             Wanted::FromAnyRun
         };
-        let surveyed = survey(prefixes(), archive, request.source, wanted, shutdown).await?;
+        let surveyed = survey(prefixes(), archive, source, mode, wanted, shutdown).await?;
         let Some(surveyed) = surveyed else {
             return Ok(Some(Opening::Stopped));
         };
@@ -174,7 +186,7 @@ async fn resume(
         stored = surveyed;
     } else {
         let wanted = Wanted::FromRun(&record);
-        let surveyed = survey(prefixes(), archive, request.source, wanted, shutdown).await?;
+        let surveyed = survey(prefixes(), archive, source, mode, wanted, shutdown).await?;
         let Some(surveyed) = surveyed else {
             return Ok(Some(Opening::Stopped));
         };
@@ -222,6 +234,7 @@ async fn begin(
         request.prefixes.iter(),
         destination.archive(),
         request.source,
+        request.mode,
         wanted,
         shutdown,
     )
@@ -229,6 +242,9 @@ async fn begin(
     let Some(surveyed) = surveyed else {
         return Ok(Some(Opening::Stopped));
     };
+    if books.manifest.value.is_none() && books.record.value.is_none() {
+        check_reports(&surveyed, destination.archive(), request.mode).await?;
+    }
     if !request.force {
         check_source(books, &surveyed, request.source)?;
         check_source_of_record(books, destination.archive(), request.source).await?;
@@ -244,6 +260,7 @@ async fn begin(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         run: new_id(request)?,
         source: request.source.to_owned(),
+        mode: request.mode,
         started: request.now.to_string(),
         force: request.force,
         upload_seconds: destination.upload_life().as_secs(),
@@ -443,6 +460,7 @@ mod tests {
                 version: String::new(),
                 run: RunId::new("20261125T000000Z", 1).expect("an id"),
                 source: String::new(),
+                mode: Mode::Sha1,
                 started: String::new(),
                 force: false,
                 upload_seconds: seconds,

@@ -9,7 +9,9 @@ use crate::run::plan::PrefixSet;
 use jiff::Timestamp;
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::failure::Failure;
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::Prefix;
+use prefix_tar::protocol::report::Report;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -42,9 +44,20 @@ async fn open_for(
     source: &str,
     force: bool,
 ) -> Result<Opening, TransactionError> {
+    open_mode(store, prefixes, source, force, Mode::Sha1).await
+}
+
+async fn open_mode(
+    store: &Arc<MemoryStore>,
+    prefixes: &str,
+    source: &str,
+    force: bool,
+    mode: Mode,
+) -> Result<Opening, TransactionError> {
     let prefixes: PrefixSet = prefixes.parse().expect("prefixes");
     let request = Request {
         source,
+        mode,
         prefixes: &prefixes,
         force,
         now: Timestamp::UNIX_EPOCH,
@@ -56,14 +69,26 @@ async fn open_for(
 
 /// Mirrors the prefix into the store, up to the manifest.
 async fn mirror(store: &Arc<MemoryStore>, force: bool) -> Result<Manifest, TransactionError> {
-    let Opening::Begun { transaction, .. } = open(store, force).await? else {
+    mirror_mode(store, force, Mode::Sha1).await
+}
+
+async fn mirror_mode(
+    store: &Arc<MemoryStore>,
+    force: bool,
+    mode: Mode,
+) -> Result<Manifest, TransactionError> {
+    let Opening::Begun { transaction, .. } = open_mode(store, "AB", SOURCE, force, mode).await?
+    else {
         panic!("nothing to do")
     };
     let Admission::Upload(upload) = transaction.admit(AB).await? else {
         panic!("no upload")
     };
     let report = store.upload(AB, &upload, "tar", SOURCE).await;
-    let report = report.expect("an answer").expect("stored");
+    let report = Report {
+        mode,
+        ..report.expect("an answer").expect("stored")
+    };
     let report = transaction.commit(AB, report, false).await?;
     let stored = StoredPrefix::new(&report, 1);
     transaction.finish(&[&stored], "2026-11-25T00:00:00Z").await
@@ -212,4 +237,69 @@ async fn a_manifest_that_is_not_what_a_run_writes_is_written_anew() {
         let begun = open(&store, false).await;
         assert!(matches!(begun, Ok(Opening::Begun { .. })));
     }
+}
+
+/// Expects that a run of the other mode is refused, forced or not, whatever prefix it is about.
+async fn assert_other_mode_is_refused(store: &Arc<MemoryStore>, other: Mode, when: &str) {
+    let before = store.files().clone();
+    for (prefixes, force) in [("AB", false), ("AB", true), ("AC", false), ("AC", true)] {
+        let opened = open_mode(store, prefixes, SOURCE, force, other).await;
+        let Err(error) = opened else {
+            panic!("{when}: {prefixes} of {other} began")
+        };
+        let is_refused =
+            matches!(error, TransactionError::OtherMode { requested, .. } if requested == other);
+        assert!(is_refused, "{when}: {error}");
+    }
+    assert!(*store.files() == before, "{when}: something was written");
+}
+
+#[tokio::test]
+async fn a_run_of_the_other_mode_changes_nothing_in_an_archive_and_force_does_not_help() {
+    for [mode, other] in [[Mode::Sha1, Mode::Ntlm], [Mode::Ntlm, Mode::Sha1]] {
+        let store = Arc::new(MemoryStore::new(Arc::default(), Arc::new(Open)));
+        let manifest = mirror_mode(&store, false, mode).await.expect("an archive");
+        assert_eq!(manifest.mode, mode);
+        assert_other_mode_is_refused(&store, other, "a whole archive").await;
+        store.files().remove(MANIFEST_NAME);
+        assert_other_mode_is_refused(&store, other, "without a manifest").await;
+        store.files().remove(RUN_RECORD_NAME);
+        for force in [false, true] {
+            let opened = open_mode(&store, "AB", SOURCE, force, other).await;
+            let is_refused = matches!(opened, Err(TransactionError::OtherMode { .. }));
+            assert!(is_refused, "with nothing but a report");
+        }
+        let resumed = mirror_mode(&store, true, mode).await;
+        assert!(resumed.is_ok(), "the archive's own mode");
+    }
+}
+
+#[tokio::test]
+async fn an_unfinished_run_is_resumed_in_its_own_mode_only() {
+    let store = Arc::new(MemoryStore::new(Arc::default(), Arc::new(Open)));
+    let open = async |mode| open_mode(&store, "AB", SOURCE, false, mode).await;
+    // Nothing is stored yet, so the mode may have been mistyped.
+    for mode in [Mode::Ntlm, Mode::Sha1] {
+        let Ok(Opening::Begun { transaction, .. }) = open(mode).await else {
+            panic!("a run of {mode} begins")
+        };
+        transaction.close().await;
+    }
+    let Ok(Opening::Begun { transaction, .. }) = open(Mode::Ntlm).await else {
+        panic!("nothing to do")
+    };
+    assert_eq!(transaction.mode(), Mode::Ntlm);
+    let Ok(Admission::Upload(upload)) = transaction.admit(AB).await else {
+        panic!("no upload")
+    };
+    let stored = store.upload(AB, &upload, "tar", SOURCE).await;
+    stored.expect("an answer").expect("stored");
+    assert_other_mode_is_refused(&store, Mode::Sha1, "a tar without a report").await;
+    let Ok(Opening::Begun { transaction, .. }) = open(Mode::Ntlm).await else {
+        panic!("the run is resumed")
+    };
+    let Ok(Admission::Stored(report)) = transaction.admit(AB).await else {
+        panic!("its tar is found")
+    };
+    assert_eq!(report.mode, Mode::Ntlm);
 }

@@ -24,7 +24,7 @@ fn lines(check: TarCheck) -> Vec<String> {
 fn found(change: impl FnOnce(&mut Vec<u8>)) -> Vec<String> {
     let mut tar = TAR.clone();
     change(&mut tar);
-    lines(check_tar(tar.as_slice(), PREFIX, None))
+    lines(check_tar(tar.as_slice(), PREFIX, Mode::Sha1, None))
 }
 
 /// Changes the header at `at` and corrects its checksum.
@@ -41,7 +41,7 @@ fn a_valid_tar_is_whole_with_and_without_its_report() {
     let report = report_of(PREFIX, &TAR);
     assert_eq!(report.check(), Ok(()));
     for report_given in [None, Some(&report)] {
-        let check = check_tar(TAR.as_slice(), PREFIX, report_given);
+        let check = check_tar(TAR.as_slice(), PREFIX, Mode::Sha1, report_given);
         assert!(check.is_whole(), "{:?}", check.damages);
         assert_eq!(check.ranges, 4096);
         assert_eq!(check.hashes, report.hashes);
@@ -68,7 +68,7 @@ fn a_visitor_gets_the_valid_ranges_in_order_until_it_wants_no_more() {
                 false => ControlFlow::Break(()),
             }
         };
-        let check = visit_tar(tar.as_slice(), PREFIX, None, Some(&mut visitor));
+        let check = visit_tar(tar.as_slice(), PREFIX, Mode::Sha1, None, Some(&mut visitor));
         assert!(!check.is_whole());
         assert_eq!(check.is_read_to_end, wanted > 4_095, "{wanted}");
         let valid = PREFIX.ranges().filter(|range| range.index() != 5);
@@ -234,7 +234,7 @@ fn a_tar_that_is_cut_off_is_damaged() {
         assert_eq!(found(|tar| tar.truncate(bytes)), [record(bytes)]);
     }
     let report = report_of(PREFIX, &TAR);
-    let cut = check_tar(&TAR[..100], PREFIX, Some(&report));
+    let cut = check_tar(&TAR[..100], PREFIX, Mode::Sha1, Some(&report));
     let length = format!("has 100 bytes, but {} in its report", TAR.len());
     assert!(lines(cut).contains(&length));
 }
@@ -257,7 +257,7 @@ fn the_end_of_a_tar_is_checked() {
 fn an_endless_tar_is_damaged_and_read_up_to_the_longest_tar() {
     let read = Cell::new(0);
     let endless = Counting(TAR.as_slice().chain(io::repeat(0)), &read);
-    let check = check_tar(endless, PREFIX, None);
+    let check = check_tar(endless, PREFIX, Mode::Sha1, None);
     assert_eq!(
         lines(check),
         [format!(
@@ -304,7 +304,7 @@ fn an_entry_of_a_gibibyte_is_refused_before_it_is_read() {
         header.set_cksum();
         let read = Cell::new(0);
         let tar = header.as_bytes().chain(io::repeat(0).take(GIBIBYTE));
-        let check = check_tar(Counting(tar, &read), PREFIX, None);
+        let check = check_tar(Counting(tar, &read), PREFIX, Mode::Sha1, None);
         let kind = char::from(kind);
         assert_eq!(check.damages.into_lines().len(), 1, "{kind}");
         assert!(read.get() <= 1024 * 1024, "{kind}: {} bytes", read.get());
@@ -339,7 +339,7 @@ fn a_reader_that_fails_is_not_called_damage() {
     let report = report_of(PREFIX, &TAR);
     for bytes in [0, 100, 512, 600, 1000, END, TAR.len()] {
         let reader = TAR[..bytes].chain(Failing(io::ErrorKind::ConnectionReset));
-        let check = check_tar(reader, PREFIX, Some(&report));
+        let check = check_tar(reader, PREFIX, Mode::Sha1, Some(&report));
         assert!(check.damages.is_empty(), "{bytes}: {:?}", check.damages);
         assert!(!check.is_read_to_end && !check.is_whole());
         let kind = check.unreadable.map(|error| error.kind());
@@ -352,7 +352,7 @@ fn damage_before_a_failure_is_kept() {
     let mut tar = TAR.clone();
     tar[BLOCK_BYTES] = b'x';
     let reader = tar[..100_000].chain(Failing(io::ErrorKind::TimedOut));
-    let check = check_tar(reader, PREFIX, None);
+    let check = check_tar(reader, PREFIX, Mode::Sha1, None);
     assert!(check.unreadable.is_some());
     assert_eq!(check.damages.into_lines().len(), 1);
 }
@@ -374,7 +374,7 @@ impl Read for Dribbling<'_> {
 #[test]
 fn pieces_of_any_size_give_the_same_verdict() {
     let report = report_of(PREFIX, &TAR);
-    let check = check_tar(Dribbling(&TAR, false), PREFIX, Some(&report));
+    let check = check_tar(Dribbling(&TAR, false), PREFIX, Mode::Sha1, Some(&report));
     assert!(check.is_whole(), "{:?}", check.damages);
 }
 
@@ -383,7 +383,7 @@ fn a_tar_that_contradicts_its_report_is_damaged() {
     let report = |change: fn(&mut Report)| {
         let mut report = report_of(PREFIX, &TAR);
         change(&mut report);
-        lines(check_tar(TAR.as_slice(), PREFIX, Some(&report)))
+        lines(check_tar(TAR.as_slice(), PREFIX, Mode::Sha1, Some(&report)))
     };
     assert_eq!(
         report(|report| report.range_bytes[7] += 1),
@@ -416,12 +416,12 @@ proptest! {
         let report = report_of(PREFIX, &TAR);
         let mut tar = TAR.clone();
         *at.get_mut(&mut tar) ^= change;
-        let check = check_tar(tar.as_slice(), PREFIX, Some(&report));
+        let check = check_tar(tar.as_slice(), PREFIX, Mode::Sha1, Some(&report));
         prop_assert!(!check.damages.is_empty());
     }
 
     #[test]
     fn whatever_is_no_tar_is_damaged(bytes in prop::collection::vec(any::<u8>(), 0..4096)) {
-        prop_assert!(!check_tar(bytes.as_slice(), PREFIX, None).damages.is_empty());
+        prop_assert!(!check_tar(bytes.as_slice(), PREFIX, Mode::Sha1, None).damages.is_empty());
     }
 }

@@ -10,6 +10,7 @@ use crate::run::plan::PrefixSet;
 use futures::task::noop_waker_ref;
 use jiff::Timestamp;
 use prefix_tar::protocol::failure::{Failure, FailureKind};
+use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
 use std::pin::Pin;
@@ -118,6 +119,7 @@ async fn run(store: Arc<MemoryStore>, command: Command) -> End {
     let prefixes = command.prefix_set();
     let mut request = Request {
         source: SOURCE,
+        mode: Mode::Sha1,
         prefixes: &prefixes,
         force: command.force,
         now: now(),
