@@ -8,6 +8,7 @@
 
 pub mod checksum;
 mod conditions;
+mod copy;
 mod digests;
 pub mod error;
 mod get;
@@ -242,7 +243,14 @@ impl Emulator {
                     may_replace: self.settings.permissions.has(Permission::Delete),
                     pace: self.settings.pace,
                 };
-                put::put(objects, path, &parts.headers, body, terms).await
+                match headers::single(&parts.headers, copy::SOURCE)? {
+                    None => put::put(objects, path, &parts.headers, body, terms).await,
+                    Some(source) => {
+                        self.require(Permission::Get)?;
+                        let source = self.copy_source(source)?;
+                        copy::copy(source, objects, path, &parts.headers, terms).await
+                    }
+                }
             }
             Method::GET | Method::HEAD => {
                 self.require(Permission::Get)?;
@@ -254,6 +262,17 @@ impl Emulator {
             }
             _ => Err(StoreError::MethodNotAllowed),
         }
+    }
+
+    /// The object that `x-goog-copy-source` names.
+    fn copy_source(&self, name: &str) -> Result<PathBuf, StoreError> {
+        let name = if name.starts_with('/') {
+            name.to_owned()
+        } else {
+            format!("/{name}")
+        };
+        let (bucket, object) = bucket_and_object(&name)?;
+        self.objects(&bucket)?.path(&object)
     }
 
     const fn require(&self, permission: Permission) -> Result<(), StoreError> {

@@ -234,6 +234,37 @@ impl Objects {
         self.commit(partial, path, condition)
     }
 
+    /// Copies the file at `from`, which may be of another bucket, if both preconditions hold.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchKey`] if there is nothing of that generation at `from`, another error if it cannot be read,
+    /// or as [`Self::commit`].
+    pub fn copy_from(
+        &self,
+        from: &Path,
+        wanted: GenerationMatch,
+        path: &Path,
+        condition: GenerationMatch,
+    ) -> Result<ObjectMetadata, StoreError> {
+        let unreadable = |error| StoreError::of_io(Access::Read, from, &error);
+        let (mut file, metadata) = file::open(from)?.ok_or(StoreError::NoSuchKey)?;
+        let generation = generation_of(&metadata).map_err(unreadable)?;
+        if !wanted.holds(Some(generation)) {
+            return Err(StoreError::NoSuchKey);
+        }
+        self.check_generation(path, condition)?;
+        let mut partial = self.begin(path, metadata.len())?;
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            let read = file.read(&mut buffer).map_err(unreadable)?;
+            let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
+                break;
+            };
+            partial.append(bytes)?;
+        }
+        self.commit(partial, path, condition)
+    }
+
     /// Gives a complete object its name if the precondition holds.
     ///
     /// # Errors

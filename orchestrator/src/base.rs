@@ -7,12 +7,13 @@ pub mod folder;
 use crate::archive::layout::{report_name, tar_name};
 use crate::archive::location::ArchiveLocation;
 use crate::archive::{Archive, ReadError, report_to_replace, whole};
-use crate::destination::{Destination, DestinationError};
+use crate::destination::{CopySource, Destination, DestinationError};
 use crate::origin::Origin;
 use prefix_tar::protocol::job::{self, Download};
 use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::Prefix;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// An archive whose files can be read by signed URL.
 #[async_trait::async_trait]
@@ -29,6 +30,18 @@ pub trait ReadableStore: Send + Sync {
         file: &str,
         generation: &str,
     ) -> Result<Download, DestinationError>;
+
+    /// A file of this generation, for a store that copies it by itself.
+    fn copy_source(&self, file: &str, generation: &str) -> CopySource;
+}
+
+/// What a prefix can be built on.
+#[derive(Debug)]
+pub struct Offer {
+    /// The files for its job.
+    pub files: job::Base,
+    /// The tar to copy if nothing has changed; `None` if it stays where it is.
+    pub copy: Option<CopySource>,
 }
 
 /// The place that a run writes to, read as a base.
@@ -51,6 +64,28 @@ impl ReadableStore for InPlace {
     ) -> Result<Download, DestinationError> {
         self.0.sign_download(file, generation).await
     }
+
+    /// Nothing is copied in place.
+    fn copy_source(&self, file: &str, generation: &str) -> CopySource {
+        CopySource::File {
+            path: file.into(),
+            generation: generation.to_owned(),
+        }
+    }
+}
+
+/// Why an archive is no base.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoBase {
+    /// Nothing is there.
+    #[error("there is no archive")]
+    Missing,
+    /// It is from another source.
+    #[error("it was mirrored from {0}")]
+    OtherSource(String),
+    /// It has other hashes.
+    #[error("it has {} hashes", .0.hash_name())]
+    OtherMode(Mode),
 }
 
 /// Why a prefix cannot be built on the base.
@@ -91,6 +126,8 @@ impl Unusable {
 pub struct BaseArchive {
     store: Arc<dyn ReadableStore>,
     is_in_place: bool,
+    /// Whether the destination can copy tars from here, as far as is known.
+    can_copy: AtomicBool,
 }
 
 impl BaseArchive {
@@ -99,20 +136,28 @@ impl BaseArchive {
         Self {
             store: Arc::new(InPlace(destination)),
             is_in_place: true,
+            can_copy: AtomicBool::new(false),
         }
     }
 
-    /// An archive at another place.
-    pub fn elsewhere(store: Arc<dyn ReadableStore>) -> Self {
+    /// An archive at another place than `destination`.
+    pub fn elsewhere(store: Arc<dyn ReadableStore>, destination: &dyn Destination) -> Self {
+        let can_copy = destination.can_copy(&store.copy_source("", ""));
         Self {
             store,
             is_in_place: false,
+            can_copy: AtomicBool::new(can_copy),
         }
     }
 
     /// The origin that the component reads from.
     pub fn origin(&self) -> &Origin {
         self.store.origin()
+    }
+
+    /// Notes that the destination cannot copy tars after all: they are uploaded from now on.
+    pub fn give_up_copying(&self) {
+        self.can_copy.store(false, Ordering::Relaxed);
     }
 
     /// Why the archive as a whole cannot be used; `None` if it can.
@@ -123,7 +168,7 @@ impl BaseArchive {
         &self,
         source: &str,
         mode: Mode,
-    ) -> Result<Option<String>, ReadError> {
+    ) -> Result<Option<NoBase>, ReadError> {
         let archive = self.store.archive();
         let of_manifest = match archive.manifest().await {
             Ok(manifest) => manifest.map(|manifest| (manifest.source, manifest.mode)),
@@ -136,11 +181,9 @@ impl BaseArchive {
             Err(error) => return Err(error),
         };
         Ok(match of_manifest.or(of_run) {
-            None => Some("there is no archive".to_owned()),
-            Some((other, _)) if other != source => Some(format!("it was mirrored from {other}")),
-            Some((_, other)) if other != mode => {
-                Some(format!("it has {} hashes", other.hash_name()))
-            }
+            None => Some(NoBase::Missing),
+            Some((other, _)) if other != source => Some(NoBase::OtherSource(other)),
+            Some((_, other)) if other != mode => Some(NoBase::OtherMode(other)),
             Some(_) => None,
         })
     }
@@ -149,12 +192,7 @@ impl BaseArchive {
     ///
     /// # Errors
     /// The base does not have the prefix, or not so that it can be used.
-    pub async fn offer(
-        &self,
-        prefix: Prefix,
-        source: &str,
-        mode: Mode,
-    ) -> Result<job::Base, Unusable> {
+    pub async fn offer(&self, prefix: Prefix, source: &str, mode: Mode) -> Result<Offer, Unusable> {
         let archive = self.store.archive();
         let (report, generation) = whole(prefix, archive).await?.ok_or(Unusable::Missing)?;
         if report.source != source {
@@ -169,12 +207,15 @@ impl BaseArchive {
         let versioned = report_to_replace(archive, prefix).await?;
         let report_generation = versioned.base.ok_or(Unusable::Missing)?;
         let (report_file, tar_file) = (report_name(prefix), tar_name(prefix));
-        Ok(job::Base {
-            report: (self.store)
-                .sign_download(&report_file, &report_generation)
-                .await?,
-            tar: self.store.sign_download(&tar_file, &generation).await?,
-            always_upload: !self.is_in_place,
+        let can_copy = self.can_copy.load(Ordering::Relaxed);
+        let report = self.store.sign_download(&report_file, &report_generation);
+        Ok(Offer {
+            files: job::Base {
+                report: report.await?,
+                tar: self.store.sign_download(&tar_file, &generation).await?,
+                always_upload: !self.is_in_place && !can_copy,
+            },
+            copy: (!self.is_in_place).then(|| self.store.copy_source(&tar_file, &generation)),
         })
     }
 }

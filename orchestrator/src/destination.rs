@@ -13,6 +13,7 @@ use prefix_tar::protocol::job::{Download, Upload};
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::signed_url::SignedUrl;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How much longer a signed URL lives than the invocation that uses it.
@@ -94,6 +95,27 @@ pub struct WritePermit {
     pub signed: Option<(SignedUrl, BTreeMap<String, String>)>,
 }
 
+/// A tar that a store can copy by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopySource {
+    /// An object in a bucket.
+    Object {
+        /// The store's origin.
+        origin: String,
+        /// `bucket/object`.
+        path: String,
+        /// The object's generation.
+        generation: String,
+    },
+    /// A local file.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// Its generation.
+        generation: String,
+    },
+}
+
 /// What became of a conditional write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
@@ -131,6 +153,33 @@ pub trait Destination: Send + Sync {
         generation: &str,
     ) -> Result<Download, DestinationError>;
 
+    /// Whether the store can copy a tar from there by itself.
+    fn can_copy(&self, _from: &CopySource) -> bool {
+        false
+    }
+
+    /// Prepares a copy of a tar to a prefix's. It can only replace `base`.
+    async fn permit_copy(
+        &self,
+        prefix: Prefix,
+        _from: &CopySource,
+        _base: Base,
+    ) -> Result<WritePermit, DestinationError> {
+        Err(cannot_copy(prefix))
+    }
+
+    /// Copies a tar, whole or not at all.
+    async fn copy(
+        &self,
+        permit: WritePermit,
+        _from: &CopySource,
+    ) -> Result<Written, DestinationError> {
+        Err(DestinationError::Other(format!(
+            "{} cannot be copied there",
+            permit.file
+        )))
+    }
+
     /// Removes the tar of a prefix if it still has this generation: it is not what was sent.
     async fn discard(&self, prefix: Prefix, generation: &str) -> Result<(), DestinationError>;
 
@@ -152,6 +201,10 @@ pub trait Destination: Send + Sync {
 
     /// Waits for uploads that have not ended yet.
     async fn close(&self) {}
+}
+
+fn cannot_copy(prefix: Prefix) -> DestinationError {
+    DestinationError::Other(format!("{prefix}.tar cannot be copied there"))
 }
 
 #[cfg(test)]

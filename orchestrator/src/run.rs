@@ -21,7 +21,7 @@ use crate::archive::location::ArchiveLocation;
 use crate::archive::measurements::Measurements;
 use crate::base::bucket::BucketStore;
 use crate::base::folder::FolderStore;
-use crate::base::{BaseArchive, is_same_place};
+use crate::base::{BaseArchive, NoBase, is_same_place};
 use crate::destination::bucket::BucketDestination;
 use crate::destination::folder::FolderDestination;
 use crate::destination::{Destination, EXPIRY_MARGIN};
@@ -51,7 +51,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use transaction::{Opening, Request, Transaction};
+use transaction::{Opening, Request, Transaction, TransactionError};
 
 /// What runs the component.
 #[derive(Clone, Debug)]
@@ -308,22 +308,35 @@ impl RunConfig {
                     "a component that runs elsewhere cannot read a base in the folder {}; name the destination as the base, or a bucket",
                     folder.display()
                 );
-                BaseArchive::elsewhere(Arc::new(FolderStore::open(folder, expiry).await?))
+                let store = Arc::new(FolderStore::open(folder, expiry).await?);
+                BaseArchive::elsewhere(store, &**destination)
             }
             Some(ArchiveLocation::Bucket(path)) => {
                 let ca_file = self.ca_file.as_deref();
                 let client = BucketClient::open(path.clone(), &self.object_options, ca_file)?;
-                BaseArchive::elsewhere(Arc::new(BucketStore::new(client, expiry)))
+                let store = Arc::new(BucketStore::new(client, expiry));
+                BaseArchive::elsewhere(store, &**destination)
             }
         };
         let source = self.source.to_string();
         let unusable = base.unusable_because(&source, self.mode).await;
-        if let Some(reason) = unusable.context("cannot read the base")? {
-            let prefix = None;
-            event::send(events, RunEvent::BaseUnusable { prefix, reason }).await;
-            return Ok(None);
+        match unusable.context("cannot read the base")? {
+            None => Ok(Some(Arc::new(base))),
+            // Only --force replaces the archive of another source.
+            Some(NoBase::OtherSource(archived)) if self.refreshes_in_place() && !self.force => {
+                let requested = source;
+                Err(TransactionError::OtherSource {
+                    archived,
+                    requested,
+                }
+                .into())
+            }
+            Some(reason) => {
+                let (prefix, reason) = (None, reason.to_string());
+                event::send(events, RunEvent::BaseUnusable { prefix, reason }).await;
+                Ok(None)
+            }
         }
-        Ok(Some(Arc::new(base)))
     }
 
     /// Opens the destination as the run is configured.

@@ -2,7 +2,10 @@
 
 use crate::harness::changing_source::{ChangingSource, Etags};
 use crate::harness::program::{orchestrator, output, texts};
-use crate::harness::{files_of, prefix, run, run_behind, run_config, run_whole, tars_of, verified};
+use crate::harness::store_program::StoreProgram;
+use crate::harness::{
+    expected_tar, files_of, prefix, run, run_behind, run_config, run_whole, tars_of, verified,
+};
 use emulator::Emulator;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -122,6 +125,8 @@ async fn whatever_has_changed_the_tars_are_those_of_a_full_run() {
             let changed = source.changed_ranges("AB");
             let case = format!("{etags:?}, {per_mille} of 1,000 from {first}");
             let full = archive_of(&source, "AB").await;
+            let expected = expected_tar("AB", |range| source.body(range));
+            assert!(tars_of(full.path())["AB.tar"] == expected, "{case}: full");
 
             let in_place = on_base(&source.url(), here.path(), here.path(), "AB");
             let run = run_whole(in_place).await;
@@ -170,19 +175,56 @@ async fn a_source_that_grows_past_the_declared_length_costs_a_second_invocation(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unchanged_base_elsewhere_is_uploaded_without_a_body_from_the_source() {
+async fn an_unchanged_base_elsewhere_is_copied_without_a_body_from_the_source() {
     let source = ChangingSource::start(Etags::Strong).await;
     let old = archive_of(&source, "AB").await;
     let elsewhere = tempfile::tempdir().expect("a folder");
     let run = run_whole(on_base(&source.url(), elsewhere.path(), old.path(), "AB")).await;
     let counts = source.take_counts();
     assert_eq!((counts.requests, counts.bodies), (RANGES, 0));
-    assert_eq!(run.outcome.reused().unchanged_prefixes, 0);
+    assert_eq!(run.outcome.reused().unchanged_prefixes, 1);
     assert!(
         tars_of(elsewhere.path()) == tars_of(old.path()),
         "the tars differ"
     );
     assert_whole(elsewhere.path());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_copies_by_itself_what_has_not_changed_since_last_month() {
+    let source = ChangingSource::start(Etags::Strong).await;
+    let store = StoreProgram::start();
+    let url = source.url().to_string();
+    let run = async |to: &str, base: Option<&str>| {
+        let location = base.map(|base| store.location(base));
+        let mut arguments = vec!["run", "--source", &url, "--prefixes", "AB,CD"];
+        arguments.extend(location.iter().flat_map(|base| ["--base", base]));
+        arguments.push("--to");
+        let ended = output(store.command(&arguments, to)).await;
+        assert_eq!(ended.status.code(), Some(0), "{}", texts(&ended));
+        texts(&ended)
+    };
+    run("a b/10", None).await;
+    source.take_counts();
+    source.change_only(prefix("AB").range(7), 1);
+    run("full", None).await;
+    source.take_counts();
+    let text = run("a b/11", Some("a b/10")).await;
+    assert_eq!(source.take_counts().bodies, 1);
+    assert!(
+        text.contains("; 1 of 2 tars unchanged and not uploaded"),
+        "{text}"
+    );
+    let (new, full) = (store.archive("a b/11"), store.archive("full"));
+    assert!(tars_of(&new) == tars_of(&full), "the tars differ");
+    assert_whole(&new);
+    let listed = manifest(&new).run;
+    assert!(
+        manifest(&new)
+            .objects
+            .iter()
+            .all(|object| object.run == listed)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -411,6 +453,25 @@ async fn a_304_for_another_etag_is_not_believed() {
         "the tars differ"
     );
     assert!(report(archive.path(), "AB").retries > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_of_another_source_is_not_replaced_because_it_is_named_as_the_base() {
+    let (source, other) = (
+        ChangingSource::start(Etags::Strong).await,
+        ChangingSource::start(Etags::Strong).await,
+    );
+    let archive = archive_of(&other, "AB").await;
+    let before = files_of(archive.path());
+    let run = on_base(&source.url(), archive.path(), archive.path(), "AB");
+    let (sender, _events) = tokio::sync::mpsc::channel(RUN_EVENTS_MAX);
+    let refused = run.run(Shutdown::default(), sender).await;
+    let error = refused.expect_err("refused").to_string();
+    assert!(error.contains("replace it with --force"), "{error}");
+    assert_eq!(source.take_counts().requests, 0);
+    let mut after = files_of(archive.path());
+    after.retain(|name, _| !name.starts_with('.'));
+    assert!(after == before, "something has changed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

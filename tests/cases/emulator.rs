@@ -464,3 +464,45 @@ async fn a_run_into_a_store_that_discards_tars_is_complete_and_resumed() {
     assert_eq!(verify.status.code(), Some(3), "{printed}");
     assert!(printed.contains("ContentDiscarded"), "{printed}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_is_copied_by_generation_and_only_if_the_conditions_hold() {
+    let store = Store::start().await;
+    let put = store.ask(Method::PUT, "a b.tar", "content", &[], &[]).await;
+    let generation = put.headers()["x-goog-generation"]
+        .to_str()
+        .expect("text")
+        .to_owned();
+    let source = ("x-goog-copy-source", "/bucket/a%20b.tar");
+    let copy = async |object: &str, headers: &[(&str, &str)]| {
+        let copied = store.ask(Method::PUT, object, "", headers, &[]).await;
+        copied.status().as_u16()
+    };
+    let absent = ("x-goog-if-generation-match", "0");
+    let of_generation = ("x-goog-copy-source-generation", generation.as_str());
+    assert_eq!(copy("c.tar", &[source, of_generation, absent]).await, 200);
+    let got = store.ask(Method::GET, "c.tar", "", &[], &[]).await;
+    assert_eq!(got.body(), "content");
+    assert_eq!(got.headers()["x-goog-hash"], put.headers()["x-goog-hash"]);
+    assert_ne!(got.headers()["x-goog-generation"], generation.as_str());
+    for (headers, status) in [
+        (&[source, absent][..], 412),
+        (&[source, ("x-goog-copy-source-generation", "1")], 404),
+        (&[source, ("x-goog-copy-source-generation", "x")], 400),
+        (&[("x-goog-copy-source", "/bucket/missing.tar")], 404),
+        (&[("x-goog-copy-source", "/other/a%20b.tar")], 404),
+        (&[("x-goog-copy-source", "/bucket/../a%20b.tar")], 400),
+    ] {
+        assert_eq!(copy("c.tar", headers).await, status, "{headers:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_copies_has_to_be_able_to_read() {
+    let store = Store::permitting(Permissions::of_roles(&[Role::ObjectCreator])).await;
+    let put = store.ask(Method::PUT, "a.tar", "content", &[], &[]).await;
+    assert_eq!(put.status(), 200);
+    let source = [("x-goog-copy-source", "/bucket/a.tar")];
+    let copied = store.ask(Method::PUT, "c.tar", "", &source, &[]).await;
+    assert_eq!(copied.status(), 403);
+}

@@ -4,6 +4,7 @@
 mod framing;
 
 use crate::Test;
+use crate::harness::changing_source::{ChangingSource, Etags};
 use crate::harness::faults::SourceFault;
 use crate::harness::faulty_source::{FaultySource, body_of};
 use crate::harness::hosts::{HostKind, RunningHost, Setup};
@@ -16,12 +17,13 @@ use framing::{
     no_part_of_a_range_gets_into_a_tar,
 };
 use futures::future::LocalBoxFuture;
+use orchestrator::destination::Destination;
 use orchestrator::destination::folder::FolderDestination;
 use orchestrator::host::FailedInvocation;
 use prefix_tar::engine::tar::RECORD_BYTES;
 use prefix_tar::limits::{CONTENT_LENGTH_MAX, LINEAR_MEMORY_BYTES_MAX, RANGE_BYTES_MAX};
 use prefix_tar::protocol::failure::{Failure, FailureKind};
-use prefix_tar::protocol::job::Job;
+use prefix_tar::protocol::job::{Base, Job};
 use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::report::Report;
 use std::net::SocketAddr;
@@ -40,7 +42,7 @@ macro_rules! cases {
 }
 
 /// The cases that every host must pass.
-const CASES: [(&str, Case); 7] = cases![
+const CASES: [(&str, Case); 8] = cases![
     the_bytes_are_the_same_and_the_memory_stays_within_the_cap,
     ranges_of_the_largest_size_stay_within_the_cap_and_larger_ones_are_named,
     an_invocation_that_dies_in_mid_upload_leaves_no_object,
@@ -48,6 +50,7 @@ const CASES: [(&str, Case); 7] = cases![
     a_body_that_is_whole_is_accepted,
     an_identity_body_without_a_length_needs_a_host_that_checks_framing,
     another_store_is_refused,
+    what_has_not_changed_comes_from_the_base,
 ];
 
 /// The embedded host makes its token itself, so it cannot have a wrong one.
@@ -110,6 +113,33 @@ impl Store {
             mode: Mode::Sha1,
         };
         host.host.invoke(job, &|_| ()).await
+    }
+
+    /// Mirrors prefix AB on a host, over the tar that `report` describes and on it.
+    async fn refreshed(&self, host: &RunningHost, report: &Report) -> Report {
+        let ab = prefix("AB");
+        let text = serde_json::to_vec(report).expect("JSON");
+        std::fs::write(self.folder.path().join("AB.json"), text).expect("written");
+        let download = async |file: &str| {
+            let generation = self.destination.archive().generation(file).await;
+            let generation = generation.expect("a readable folder").expect("a file");
+            let download = self.destination.sign_download(file, &generation).await;
+            download.expect("a signed URL")
+        };
+        let job = Job {
+            prefix: ab,
+            upload: signed_upload(&self.destination, ab).await,
+            content_length: None,
+            window: None,
+            base: Some(Base {
+                report: download("AB.json").await,
+                tar: download("AB.tar").await,
+                always_upload: false,
+            }),
+            mode: Mode::Sha1,
+        };
+        let outcome = host.host.invoke(job, &|_| ()).await;
+        outcome.unwrap_or_else(|failed| panic!("{}", failed.failure))
     }
 
     /// Mirrors prefix AB on a host, and expects it to be stored.
@@ -223,6 +253,36 @@ async fn another_store_is_refused(kind: HostKind) {
         ..setup
     })
     .await;
+}
+
+async fn what_has_not_changed_comes_from_the_base(kind: HostKind) {
+    let source = ChangingSource::start(Etags::Strong).await;
+    let store = Store::start().await;
+    let host = kind.start(&Setup::new(&source.url(), store.address)).await;
+    let first = store.stored(&host).await;
+    source.take_counts();
+
+    let second = store.refreshed(&host, &first).await;
+    let counts = source.take_counts();
+    assert_eq!((counts.requests, counts.bodies), (4096, 0));
+    assert!(second.reuse.is_some_and(|reuse| !reuse.uploaded));
+
+    source.change(50, 0, 1);
+    let changed = source.changed_ranges("AB");
+    let third = store.refreshed(&host, &first).await;
+    assert_eq!(source.take_counts().bodies, changed);
+    let reuse = third.reuse.expect("a base");
+    assert_eq!(u64::from(reuse.ranges), 4096 - changed);
+    assert_eq!((reuse.uploaded, reuse.fault), (true, None));
+    assert!(
+        store.tar() == expected_tar("AB", |range| source.body(range)),
+        "the tar differs"
+    );
+    measured(&format!(
+        "| {} | on a base | {:.1} MiB of linear memory |",
+        kind.name(),
+        third.linear_memory_peak as f64 / 1_048_576.0
+    ));
 }
 
 async fn a_wrong_token_is_refused(kind: HostKind) {

@@ -146,6 +146,11 @@ impl ChangingSource {
         *locked(&self.state).more.entry(range).or_default() += lines;
     }
 
+    /// The present body of a range.
+    pub(crate) fn body(&self, range: RangeName) -> Vec<u8> {
+        locked(&self.state).body(range)
+    }
+
     /// How many ranges of a prefix [`Self::change`] has changed.
     pub(crate) fn changed_ranges(&self, prefix: &str) -> u64 {
         let change = locked(&self.state).change;

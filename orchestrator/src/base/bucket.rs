@@ -3,7 +3,7 @@
 use super::ReadableStore;
 use crate::archive::Archive;
 use crate::archive::bucket::BucketArchive;
-use crate::destination::DestinationError;
+use crate::destination::{CopySource, DestinationError};
 use crate::gcs::client::BucketClient;
 use crate::origin::Origin;
 use prefix_tar::protocol::job::Download;
@@ -47,5 +47,14 @@ impl ReadableStore for BucketStore {
     ) -> Result<Download, DestinationError> {
         let download = self.client.sign_download(file, generation, self.expiry);
         Ok(download.await?)
+    }
+
+    fn copy_source(&self, file: &str, generation: &str) -> CopySource {
+        let path = self.client.path();
+        CopySource::Object {
+            origin: self.client.origin().to_string(),
+            path: format!("{}/{}", path.bucket(), path.object(file)),
+            generation: generation.to_owned(),
+        }
     }
 }

@@ -4,7 +4,7 @@
 use super::ReadableStore;
 use crate::archive::Archive;
 use crate::archive::folder::FolderArchive;
-use crate::destination::DestinationError;
+use crate::destination::{CopySource, DestinationError};
 use crate::origin::Origin;
 use crate::sign::UrlSigner;
 use emulator::key::ServiceAccountKey;
@@ -13,7 +13,7 @@ use emulator::signature::Verifier;
 use emulator::{Buckets, Emulator};
 use http::Method;
 use prefix_tar::protocol::job::Download;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The bucket in the signed URLs. Only this process's emulator sees it.
@@ -26,6 +26,7 @@ const AUTHORITY: &str = "localhost:1";
 /// A folder to read from.
 #[derive(Debug)]
 pub struct FolderStore {
+    folder: PathBuf,
     archive: FolderArchive,
     signer: UrlSigner,
     origin: Origin,
@@ -48,6 +49,7 @@ impl FolderStore {
         let objects = emulator.objects(BUCKET)?;
         let origin = Origin::in_process(AUTHORITY, emulator);
         Ok(Self {
+            folder: folder.to_owned(),
             archive: FolderArchive::with_objects(folder.to_owned(), objects),
             signer: UrlSigner::new(&key, origin.to_string(), BUCKET.to_owned())?,
             origin,
@@ -77,5 +79,12 @@ impl ReadableStore for FolderStore {
             url: url.await?,
             headers,
         })
+    }
+
+    fn copy_source(&self, file: &str, generation: &str) -> CopySource {
+        CopySource::File {
+            path: self.folder.join(file),
+            generation: generation.to_owned(),
+        }
     }
 }

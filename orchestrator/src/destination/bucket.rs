@@ -1,6 +1,8 @@
 //! Writes an archive to a path in a bucket of Google Cloud Storage.
 
-use super::{Destination, DestinationError, EXPIRY_MARGIN, WritePermit, Written};
+use super::{
+    CopySource, Destination, DestinationError, EXPIRY_MARGIN, WritePermit, Written, cannot_copy,
+};
 use crate::archive::bucket::{BucketArchive, crc32c_of};
 use crate::archive::layout::tar_name;
 use crate::archive::{Archive, Base};
@@ -10,6 +12,7 @@ use crate::gcs::path::BucketPath;
 use crate::origin::Origin;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::job::{Download, Upload};
 use prefix_tar::protocol::prefix::Prefix;
@@ -17,6 +20,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The characters that the name of an object to copy escapes: all but slashes and RFC 3986's unreserved characters.
+const COPY_SOURCE_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'/');
 
 /// How long a signed write of a small file is valid. Short, because a later run waits for its end.
 const WRITE_EXPIRY: Duration = Duration::from_secs(300);
@@ -120,6 +131,70 @@ impl Destination for BucketDestination {
     ) -> Result<Download, DestinationError> {
         let download = self.client.sign_download(file, generation, self.expiry);
         Ok(download.await?)
+    }
+
+    fn can_copy(&self, from: &CopySource) -> bool {
+        matches!(from, CopySource::Object { origin, .. } if *origin == self.origin().to_string())
+    }
+
+    async fn permit_copy(
+        &self,
+        prefix: Prefix,
+        from: &CopySource,
+        base: Base,
+    ) -> Result<WritePermit, DestinationError> {
+        let CopySource::Object {
+            path, generation, ..
+        } = from
+        else {
+            return Err(cannot_copy(prefix));
+        };
+        let mut headers = self.headers_for("application/x-tar", &base);
+        let path = utf8_percent_encode(path, COPY_SOURCE_ESCAPED).to_string();
+        headers.insert("x-goog-copy-source".to_owned(), format!("/{path}"));
+        let source_generation = "x-goog-copy-source-generation".to_owned();
+        headers.insert(source_generation, generation.clone());
+        // The object gets its own headers, as if it were uploaded.
+        let directive = "x-goog-metadata-directive".to_owned();
+        headers.insert(directive, "REPLACE".to_owned());
+        let file = tar_name(prefix);
+        let url = self.client.sign_put(&file, &headers, self.expiry).await?;
+        Ok(WritePermit {
+            file,
+            base,
+            signed: Some((url, headers)),
+        })
+    }
+
+    async fn copy(
+        &self,
+        permit: WritePermit,
+        _from: &CopySource,
+    ) -> Result<Written, DestinationError> {
+        let file = permit.file.as_str();
+        let (url, headers) = permit
+            .signed
+            .ok_or_else(|| DestinationError::Other(format!("the copy of {file} is not signed")))?;
+        let answer = self
+            .client
+            .put_signed(&url, file, &headers, Bytes::new())
+            .await?;
+        match answer.status {
+            StatusCode::OK => {
+                let found = self.client.find(Method::HEAD, file, None).await?;
+                let generation = found.and_then(|found| generation_in(&found.headers));
+                generation
+                    .map(|generation| Written::Done { generation })
+                    .ok_or_else(|| {
+                        DestinationError::Other(format!(
+                            "the store confirmed a copy to {file}, but has none"
+                        ))
+                    })
+            }
+            // Perhaps an earlier attempt, whose answer was lost. Whoever commits looks at what is there.
+            StatusCode::PRECONDITION_FAILED => Ok(Written::Conflict),
+            _ => Err(answer.into_error().into()),
+        }
     }
 
     async fn discard(&self, prefix: Prefix, generation: &str) -> Result<(), DestinationError> {

@@ -3,7 +3,7 @@
 
 mod lock;
 
-use super::{Destination, DestinationError, EXPIRY_MARGIN, WritePermit, Written};
+use super::{CopySource, Destination, DestinationError, EXPIRY_MARGIN, WritePermit, Written};
 use crate::archive::folder::FolderArchive;
 use crate::archive::layout::tar_name;
 use crate::archive::{Archive, Base};
@@ -228,6 +228,45 @@ impl Destination for FolderDestination {
             url: url.await?,
             headers,
         })
+    }
+
+    fn can_copy(&self, from: &CopySource) -> bool {
+        matches!(from, CopySource::File { .. })
+    }
+
+    async fn permit_copy(
+        &self,
+        prefix: Prefix,
+        _from: &CopySource,
+        base: Base,
+    ) -> Result<WritePermit, DestinationError> {
+        self.permit_write(&tar_name(prefix), base).await
+    }
+
+    async fn copy(
+        &self,
+        permit: WritePermit,
+        from: &CopySource,
+    ) -> Result<Written, DestinationError> {
+        let CopySource::File { path, generation } = from else {
+            let file = permit.file;
+            return Err(DestinationError::Other(format!(
+                "{file} cannot be copied there"
+            )));
+        };
+        let condition = condition_on(&permit.base)?;
+        let wanted = condition_on(&Some(generation.clone()))?;
+        let (objects, from) = (Arc::clone(&self.objects), path.clone());
+        self.on_disk("copy", &permit.file, move |path| {
+            match objects.copy_from(&from, wanted, path, condition) {
+                Ok(metadata) => Ok(Written::Done {
+                    generation: metadata.generation.to_string(),
+                }),
+                Err(StoreError::PreconditionFailed) => Ok(Written::Conflict),
+                Err(error) => Err(error),
+            }
+        })
+        .await
     }
 
     async fn discard(&self, prefix: Prefix, generation: &str) -> Result<(), DestinationError> {

@@ -8,10 +8,12 @@ use super::outage::{Diagnosis, OutageDetector};
 use super::outcome::{FailedPrefix, StoredPrefix};
 use super::retry::{ATTEMPTS_BEFORE_LIFE_MAX, ATTEMPTS_MAX, RETRY_AFTER_MAX, outage_waits, waits};
 use super::transaction::Admission;
+use crate::base::Offer;
+use crate::destination::CopySource;
 use crate::host::{FailedInvocation, InvocationUpdate};
 use prefix_tar::engine::retry::Backoff;
 use prefix_tar::protocol::failure::{Failure, FailureKind};
-use prefix_tar::protocol::job::{self, Job};
+use prefix_tar::protocol::job::Job;
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
 use std::sync::Arc;
@@ -160,12 +162,16 @@ impl Attempts {
             Admission::Stored(report) => return Ok(*report),
             Admission::Upload(upload) => upload,
         };
+        let (files, copy) = match self.base().await? {
+            Some(offer) => (Some(offer.files), offer.copy),
+            None => (None, None),
+        };
         let job = Job {
             prefix: self.prefix,
             upload,
             content_length,
             window: self.settings.window,
-            base: self.base().await?,
+            base: files,
             mode: self.shared.transaction.mode(),
         };
         let on_update = |update: InvocationUpdate| {
@@ -190,6 +196,10 @@ impl Attempts {
                 let fault = report.reuse.as_ref().and_then(|reuse| reuse.fault.clone());
                 if let Some(reason) = fault {
                     self.report_unusable_base(reason).await;
+                }
+                let is_uploaded = report.reuse.as_ref().is_none_or(|reuse| reuse.uploaded);
+                if let Some(copy) = copy.filter(|_| !is_uploaded) {
+                    self.copy(&copy).await?;
                 }
                 self.commit(report).await
             }
@@ -219,7 +229,7 @@ impl Attempts {
     }
 
     /// What the prefix can be built on. A base that cannot be used is reported, and the prefix does without.
-    async fn base(&self) -> Result<Option<job::Base>, Failure> {
+    async fn base(&self) -> Result<Option<Offer>, Failure> {
         let Some(base) = &self.shared.base else {
             return Ok(None);
         };
@@ -227,7 +237,7 @@ impl Attempts {
         let source = transaction.source();
         let offered = base.offer(self.prefix, &source, transaction.mode());
         match offered.await {
-            Ok(base) => Ok(Some(base)),
+            Ok(offer) => Ok(Some(offer)),
             Err(error) if error.is_transient() => {
                 let message = format!("the base cannot be used now: {error}");
                 Err(Failure::transient(FailureKind::Destination, message))
@@ -237,6 +247,21 @@ impl Attempts {
                 Ok(None)
             }
         }
+    }
+
+    /// Copies the base's tar. If the store refuses for good, later attempts upload what has not changed.
+    async fn copy(&self, from: &CopySource) -> Result<(), Failure> {
+        let copied = self.shared.transaction.copy(self.prefix, from).await;
+        copied.map_err(|error| {
+            let mut failure = Failure::from(error);
+            if !failure.retryable && failure.kind == FailureKind::Destination {
+                if let Some(base) = &self.shared.base {
+                    base.give_up_copying();
+                }
+                failure.retryable = true;
+            }
+            failure
+        })
     }
 
     async fn report_unusable_base(&self, reason: String) {

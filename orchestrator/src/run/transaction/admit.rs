@@ -4,7 +4,7 @@ use super::{CONFLICTS_MAX, Confirmed, Transaction, TransactionError, encode};
 use crate::archive::layout::{report_name, tar_name};
 use crate::archive::run_record::RunRecord;
 use crate::archive::{Base, StoredObject, TarIndex, report_to_replace, whole};
-use crate::destination::Written;
+use crate::destination::{CopySource, Written};
 use crate::redaction::redacted;
 use jiff::Timestamp;
 use prefix_tar::protocol::crc32c::Crc32c;
@@ -85,13 +85,21 @@ impl Transaction {
             .check()
             .map_err(|fault| TransactionError::InvalidReport { prefix, fault })?;
         let object = self.archive().object(prefix).await?;
-        if is_kept(&report) {
-            return self.commit_kept(prefix, report, object, &record).await;
-        }
+        let base = self.base_of(prefix)?;
         let report = match object {
             None if is_trusted && self.is_blind_now().await? => report,
             None => return Err(not_stored(prefix, "no such object".to_owned())),
-            Some(object) if Some(&object.generation) == self.base_of(prefix)?.as_ref() => {
+            Some(object)
+                if base.as_ref() == Some(&object.generation)
+                    && is_kept(&report)
+                    && object.matches(&report) =>
+            {
+                Report {
+                    seen: Some(Timestamp::now().to_string()),
+                    ..confirmed(report, object)
+                }
+            }
+            Some(object) if base.as_ref() == Some(&object.generation) => {
                 return Err(not_stored(prefix, "the tar of an earlier run".to_owned()));
             }
             Some(object) if object.matches(&report) => confirmed(report, object),
@@ -103,34 +111,22 @@ impl Transaction {
         self.write_report(report, &record).await
     }
 
-    /// Writes the report of a tar that was not uploaded, because the source has nothing newer. The tar has to be the
-    /// base still, as the report describes it.
-    async fn commit_kept(
-        &self,
-        prefix: Prefix,
-        report: Report,
-        object: Option<StoredObject>,
-        record: &RunRecord,
-    ) -> Result<Report, TransactionError> {
-        let base = self.base_of(prefix)?;
-        let Some(object) = object else {
-            return Err(not_stored(prefix, "no such object".to_owned()));
-        };
-        if base.as_ref() != Some(&object.generation) {
-            return Err(not_stored(
-                prefix,
-                "another one than the run found".to_owned(),
-            ));
+    /// Copies a tar that has not changed from another archive. The object is looked at when it is committed.
+    ///
+    /// # Errors
+    /// The store did not copy it, or another run has taken over.
+    pub async fn copy(&self, prefix: Prefix, from: &CopySource) -> Result<(), TransactionError> {
+        for _ in 0..CONFLICTS_MAX {
+            let base = self.base_of(prefix)?;
+            let permit = self.destination.permit_copy(prefix, from, base).await?;
+            if self.confirm().await? == Confirmed::Changed {
+                continue;
+            }
+            // A conflict is another process's copy, or an earlier one whose answer was lost.
+            self.destination.copy(permit, from).await?;
+            return Ok(());
         }
-        if !object.matches(&report) {
-            let found = shown(object.content_length, object.crc32c);
-            return Err(not_stored(prefix, found));
-        }
-        let report = Report {
-            seen: Some(Timestamp::now().to_string()),
-            ..confirmed(report, object)
-        };
-        self.write_report(report, record).await
+        Err(TransactionError::Busy(tar_name(prefix)))
     }
 
     /// Looks at the object after everything was sent but the store's answer was lost or wrong. Returns the report if
