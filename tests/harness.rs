@@ -12,6 +12,7 @@ pub(crate) mod hosts;
 pub(crate) mod latency;
 pub(crate) mod mirror_program;
 pub(crate) mod program;
+pub(crate) mod proxy;
 pub(crate) mod refusing_store;
 pub(crate) mod relay;
 pub(crate) mod source;

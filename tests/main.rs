@@ -17,6 +17,7 @@
 //! - `outages`: a run rides out an outage of the source and the store.
 //! - `clock`: a run into a bucket completes although the clock steps.
 //! - `certificates`: a certificate that is not trusted is refused with the reason.
+//! - `proxies`: requests go through the proxies of the environment.
 //! - `store_faults`: a failed upload is retried, unless the store already has the object or denies
 //!   access.
 //! - `resume`: a killed run resumes where it stopped.
@@ -75,6 +76,7 @@ mod cases {
     mod outages;
     mod permissions;
     mod platform_limits;
+    mod proxies;
     mod range_api;
     mod rehost;
     mod remote;

@@ -27,6 +27,7 @@ mod token;
 mod verify;
 
 use crate::progress::output::{self, Urgency};
+use crate::proxy::{self, ProxyVariableError};
 use crate::run::shutdown::Shutdown;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::ffi::OsString;
@@ -41,7 +42,7 @@ const EXIT_FAILED: u8 = 1;
 const EXIT_FOUND: u8 = 1;
 /// `status` found something new.
 const EXIT_NEW: u8 = 1;
-/// The command line is wrong. clap uses the same code.
+/// The command line or the environment is wrong. clap uses the same code.
 const EXIT_USAGE: u8 = 2;
 /// Nothing is damaged, found or new, but not everything could be read, looked up or compared.
 const EXIT_UNREADABLE: u8 = 3;
@@ -68,6 +69,7 @@ Examples:
 Exit codes: 0 success, 1 failure, a password that was found (check) or something new (status), 2
 wrong usage, 3 nothing damaged, found or new but not everything readable (verify, export, check,
 status), 130 stopped by Ctrl-C or SIGTERM.
+HTTPS_PROXY, HTTP_PROXY and NO_PROXY are honored, as by curl.
 Set PREFIX_TAR_LOG=debug for debug logs on stderr.";
 
 /// Mirrors the Pwned Passwords range API into 256 tars, one WebAssembly invocation per prefix.
@@ -137,6 +139,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     log::start(cli.command.log_scope());
+    if !matches!(cli.command, Command::Demo(_)) {
+        proxy::use_environment();
+    }
     let mut shutdown = Shutdown::default();
     let end = signals::listen(cli.command.grace()).and_then(|listening| {
         shutdown = listening;
@@ -146,11 +151,20 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(end) => end.exit_code(),
         Err(error) => {
             print_status(&format!("error: {error:#}"));
-            EXIT_FAILED
+            if is_usage_error(&error) {
+                EXIT_USAGE
+            } else {
+                EXIT_FAILED
+            }
         }
     };
     output::drain(&|| shutdown.graceful.is_cancelled());
     ExitCode::from(exit_code)
+}
+
+/// Whether the user has to change the environment, and nothing has been done.
+fn is_usage_error(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<ProxyVariableError>())
 }
 
 impl Command {

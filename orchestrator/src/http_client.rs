@@ -5,13 +5,13 @@
 //! An HTTP/2 connection stays in the pool: every retry would wait on it in vain.
 
 use crate::liveness::Liveness;
-use crate::tls;
+use crate::origin::Origin;
+use crate::proxy::{self, Proxies, ProxyFailure};
+use crate::tls::{self, Connector};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Builder, Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use nix::errno::Errno;
@@ -42,24 +42,26 @@ pub(crate) const NO_FILE_DESCRIPTORS: &str =
     "no file descriptors are left; lower --parallel or --window, or raise the limit with ulimit -n";
 
 /// One client with its connection pool.
-type Pool<B> = Client<HttpsConnector<HttpConnector>, B>;
+type Pool<B> = Client<Connector, B>;
 
 /// An HTTP client that can be replaced, with its pool, by one without connections.
 pub(crate) struct ReplaceableClient<B: RequestBody>(Arc<Shared<B>>);
 
 struct Shared<B: RequestBody> {
     builder: Builder,
-    connector: HttpsConnector<HttpConnector>,
+    connector: Connector,
+    proxies: Proxies,
     current: Mutex<Arc<Pool<B>>>,
 }
 
 impl<B: RequestBody> ReplaceableClient<B> {
-    /// A client that connects with `connector`. `builder` must have a timer.
-    pub(crate) fn new(builder: Builder, connector: HttpsConnector<HttpConnector>) -> Self {
+    /// A client that connects with `connector`, which uses `proxies`. `builder` must have a timer.
+    pub(crate) fn new(builder: Builder, connector: Connector, proxies: Proxies) -> Self {
         let current = Mutex::new(Arc::new(builder.build(connector.clone())));
         Self(Arc::new(Shared {
             builder,
             connector,
+            proxies,
             current,
         }))
     }
@@ -101,7 +103,11 @@ pub(crate) struct Lease<B: RequestBody> {
 impl<B: RequestBody> Lease<B> {
     /// Sends the request. If this is dropped before the response's head arrives, because of a
     /// timeout for example, later requests use new connections.
-    pub(crate) async fn request(&self, request: Request<B>) -> Result<Response<Incoming>, Error> {
+    pub(crate) async fn request(
+        &self,
+        mut request: Request<B>,
+    ) -> Result<Response<Incoming>, Error> {
+        self.shared.proxies.authorize(&mut request);
         self.watch(self.pool.request(request)).await
     }
 
@@ -138,7 +144,7 @@ impl<B: RequestBody> Drop for Unanswered<'_, B> {
 /// Creates a client that trusts the platform's certificates and, if given, those of a CA file.
 ///
 /// # Errors
-/// The CA file is not usable.
+/// The CA file or a proxy of the environment is not usable.
 pub(crate) fn new(ca_file: Option<&Path>) -> anyhow::Result<HttpClient> {
     with_liveness(ca_file, &Liveness::default())
 }
@@ -146,18 +152,35 @@ pub(crate) fn new(ca_file: Option<&Path>) -> anyhow::Result<HttpClient> {
 /// Like [`new`], with other limits for its connections.
 ///
 /// # Errors
-/// The CA file is not usable.
+/// As [`new`].
 pub(crate) fn with_liveness(
     ca_file: Option<&Path>,
     liveness: &Liveness,
 ) -> anyhow::Result<HttpClient> {
-    let connector = tls::connector(ca_file, liveness)?;
+    build(ca_file, liveness, Proxies::of_process(&[])?)
+}
+
+/// Like [`new`], for a range API, which gets no secret: it may be reached through a proxy wherever it is.
+///
+/// # Errors
+/// As [`new`].
+pub(crate) fn to_source(ca_file: Option<&Path>, source: Origin) -> anyhow::Result<HttpClient> {
+    let proxies = Proxies::of_process(&[source])?;
+    build(ca_file, &Liveness::default(), proxies)
+}
+
+fn build(
+    ca_file: Option<&Path>,
+    liveness: &Liveness,
+    proxies: Proxies,
+) -> anyhow::Result<HttpClient> {
+    let connector = tls::connector(ca_file, liveness, proxies.clone())?;
     let mut builder = Client::builder(TokioExecutor::new());
     builder
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new());
     liveness.apply_to_http2(&mut builder);
-    Ok(ReplaceableClient::new(builder, connector))
+    Ok(ReplaceableClient::new(builder, connector, proxies))
 }
 
 /// Why a request got no response. The text never contains the request's URL, which may be signed.
@@ -170,6 +193,11 @@ pub(crate) fn cause(error: &Error) -> String {
     }
     let cause = std::error::Error::source(error).map(ToString::to_string);
     cause.unwrap_or_else(|| error.to_string())
+}
+
+/// The failure of the proxy on the way, if that is why a request got no response.
+pub(crate) fn proxy_failure(error: &Error) -> Option<&ProxyFailure> {
+    proxy::failure_in(error)
 }
 
 /// Whether a request failed because the process, or the system, has no file descriptors left.

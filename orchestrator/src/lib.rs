@@ -35,6 +35,7 @@ pub mod open_files;
 pub mod origin;
 pub mod page;
 pub mod progress;
+mod proxy;
 pub mod range_api;
 pub mod range_client;
 mod redaction;

@@ -5,6 +5,8 @@ mod tests;
 
 use crate::framing::is_framed;
 use crate::http_client::{self, HttpClient};
+use crate::origin::Origin;
+use crate::proxy::CREDENTIALS_HINT;
 use crate::range_api::request::ADD_PADDING;
 use crate::tls::private_issuer_hint;
 use bytes::Bytes;
@@ -72,7 +74,11 @@ impl ClientError {
     /// same text.
     pub fn reason(&self) -> String {
         let reason = format!("{} {}", self.source_url, self.fault);
-        match private_issuer_hint(&reason) {
+        let hint = match self.fault {
+            Fault::Status(StatusCode::PROXY_AUTHENTICATION_REQUIRED) => Some(CREDENTIALS_HINT),
+            _ => private_issuer_hint(&reason),
+        };
+        match hint {
             Some(hint) => format!("{reason}; {hint}"),
             None => reason,
         }
@@ -94,6 +100,9 @@ impl ClientError {
 enum Fault {
     #[error("cannot be asked: {0}")]
     Lost(String),
+    /// The proxy on the way does not let the request through.
+    #[error("cannot be asked: {0}")]
+    Refused(String),
     #[error("did not answer within {} s", ATTEMPT_TIME_MAX.as_secs())]
     Late,
     #[error("cut its answer off")]
@@ -122,7 +131,7 @@ impl Fault {
             // A cache or a proxy on the way may have damaged an invalid range.
             Self::Late | Self::CutOff | Self::Head(_) | Self::Body(_) | Self::Md5 => true,
             Self::Status(status) => is_transient_source_status(status.as_u16()),
-            Self::TooLong(_) | Self::Encoded | Self::Url => false,
+            Self::Refused(_) | Self::TooLong(_) | Self::Encoded | Self::Url => false,
         }
     }
 }
@@ -139,9 +148,9 @@ impl RangeClient {
     /// A client that asks the API at `source` for hashes of `mode`. If given, the certificates of a CA file are trusted, too.
     ///
     /// # Errors
-    /// The CA file is not usable.
+    /// The CA file or a proxy of the environment is not usable.
     pub fn new(source: SourceUrl, mode: Mode, ca_file: Option<&Path>) -> anyhow::Result<Self> {
-        let http = http_client::new(ca_file)?;
+        let http = http_client::to_source(ca_file, Origin::of_source(&source))?;
         Ok(Self { source, mode, http })
     }
 
@@ -266,7 +275,14 @@ impl RangeClient {
 fn answered(
     answer: Result<Response<Incoming>, hyper_util::client::legacy::Error>,
 ) -> Result<Response<Incoming>, Fault> {
-    let response = answer.map_err(|error| Fault::Lost(http_client::cause(&error)))?;
+    let response = answer.map_err(|error| {
+        let is_refused =
+            http_client::proxy_failure(&error).is_some_and(|failure| !failure.is_transient());
+        match is_refused {
+            true => Fault::Refused(http_client::cause(&error)),
+            false => Fault::Lost(http_client::cause(&error)),
+        }
+    })?;
     match response.status() {
         StatusCode::OK => Ok(response),
         status => Err(Fault::Status(status)),

@@ -3,8 +3,13 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// The texts that precede a secret: a V4 signature, a bearer token.
-const SECRETS_FOLLOW: [&str; 3] = ["x-goog-signature=", "x-goog-signature%3d", "bearer "];
+/// The texts that precede a secret: a V4 signature, a bearer token, the credentials of a proxy.
+const SECRETS_FOLLOW: [&str; 4] = [
+    "x-goog-signature=",
+    "x-goog-signature%3d",
+    "bearer ",
+    "authorization: basic ",
+];
 
 /// How a private key in PEM begins, of whatever kind: PKCS#8, `RSA`, `EC`, `ENCRYPTED`.
 const KEY_BEGINS: &str = "-----begin ";
@@ -95,6 +100,10 @@ mod tests {
             (
                 "\"authorization\": \"Bearer 5ec4e7\", \"a\": \"b\"",
                 "\"authorization\": \"Bearer <redacted>\", \"a\": \"b\"",
+            ),
+            (
+                "Proxy-Authorization: Basic 5ec4e7==\r\nbasic things",
+                "Proxy-Authorization: Basic <redacted>\r\nbasic things",
             ),
             (
                 "two: x-goog-signature=5ec4e7 and X-Goog-Signature%3D5ec4e7",

@@ -8,6 +8,7 @@ pub(crate) use distrust::{IS_OF_CA, UNKNOWN_ISSUER, WRONG_SIGNATURE};
 pub(crate) use distrust::{causes, distrust, private_issuer_hint};
 
 use crate::liveness::Liveness;
+use crate::proxy::{Proxies, ProxyConnector};
 use anyhow::Context as _;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -24,14 +25,18 @@ pub fn install_crypto_provider() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
+/// Connects to servers, with TLS inside of a proxy's tunnel.
+pub(crate) type Connector = HttpsConnector<ProxyConnector>;
+
 /// Creates a connector for http and https, with HTTP/2 if the server supports it.
 ///
 /// # Errors
 /// The CA file cannot be read, or holds no certificate or an invalid one.
-pub fn connector(
+pub(crate) fn connector(
     ca_file: Option<&Path>,
     liveness: &Liveness,
-) -> anyhow::Result<HttpsConnector<HttpConnector>> {
+    proxies: Proxies,
+) -> anyhow::Result<Connector> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
@@ -42,7 +47,7 @@ pub fn connector(
         .https_or_http()
         .enable_http1()
         .enable_http2()
-        .wrap_connector(http))
+        .wrap_connector(ProxyConnector::new(http, proxies)))
 }
 
 /// Creates a TLS configuration that trusts the platform's certificates and, if given, those of a CA

@@ -8,6 +8,13 @@ use std::fmt;
 /// What the message of a failure says if a server's certificate is the reason.
 pub const CERTIFICATE_NOT_TRUSTED: &str = "its TLS certificate is not trusted";
 
+/// How a message says that the component's host refuses a request.
+pub const REQUEST_DENIED: &str =
+    "the component's host does not allow it; check its allowed outbound hosts";
+
+/// How a message says that what is between the component and a server does not reach the server.
+pub const SERVER_UNAVAILABLE: &str = "the server is not available";
+
 /// The message of a failure that another program sent, in characters. Ours have fewer than 300.
 const MESSAGE_CHARS_MAX: usize = 1024;
 

@@ -6,7 +6,9 @@
 use super::reactor::Readiness;
 use crate::engine::retry::retry_after;
 use crate::limits::RETRY_AFTER_BYTES_MAX;
-use crate::protocol::failure::{CERTIFICATE_NOT_TRUSTED, Failure, FailureKind};
+use crate::protocol::failure::{
+    CERTIFICATE_NOT_TRUSTED, Failure, FailureKind, REQUEST_DENIED, SERVER_UNAVAILABLE,
+};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 use wasi::http::types::{
@@ -175,11 +177,10 @@ pub(super) fn transport_failure(peer: Peer, operation: &str, code: &ErrorCode) -
         ErrorCode::TlsProtocolError | ErrorCode::TlsAlertReceived(_) => {
             ("the TLS handshake failed", false, true)
         }
-        ErrorCode::HttpRequestDenied | ErrorCode::DestinationIpProhibited => (
-            "the component's host does not allow it; check its allowed outbound hosts",
-            false,
-            true,
-        ),
+        ErrorCode::DestinationUnavailable => (SERVER_UNAVAILABLE, false, false),
+        ErrorCode::HttpRequestDenied | ErrorCode::DestinationIpProhibited => {
+            (REQUEST_DENIED, false, true)
+        }
         _ => {
             let message = format!("{operation} failed: {code:?}");
             return Failure::transient(peer.unreachable(), message);

@@ -49,6 +49,9 @@ pub(crate) const IMPERSONATED_TOKEN: &str = "ya29.impersonated-5ec4e7";
 /// Instead of a permitted token: signBlob never answers.
 pub(crate) const NEVER_ANSWERED: &str = "never answered";
 
+/// A name that its certificate has besides its address.
+const NAME: &str = "google.example";
+
 /// Google, as far as signing goes.
 pub(crate) struct Google {
     services: JoinHandle<()>,
@@ -82,7 +85,7 @@ impl Google {
             seen: Mutex::default(),
         });
         let folder = tempfile::tempdir().expect("a folder");
-        write(folder.path(), &["127.0.0.1"]);
+        write(folder.path(), &["127.0.0.1", NAME]);
         let listening = listener().await;
         let address = listening.local_addr().expect("an address").to_string();
         let acceptor = tls_server::acceptor(folder.path(), &[]);
@@ -115,6 +118,12 @@ impl Google {
                 format!("{base}/"),
             )
             .env("SSL_CERT_FILE", self.folder.path().join(CA_FILE));
+    }
+
+    /// Where IAM Credentials is, for a program that reaches it by a name, through a proxy.
+    pub(crate) fn named_base(&self) -> String {
+        let port = self.address.rsplit_once(':').expect("a port").1;
+        format!("https://{NAME}:{port}/")
     }
 
     /// The file that `gcloud auth application-default login --impersonate-service-account` writes.

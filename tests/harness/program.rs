@@ -12,9 +12,18 @@ pub(crate) fn measured(line: &str) {
     }
 }
 
+/// The variables with proxies. Only those that a test sets may be there.
+const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"];
+
 /// A command that runs the orchestrator.
 pub(crate) fn orchestrator() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_orchestrator"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator"));
+    for name in PROXY_VARIABLES {
+        command
+            .env_remove(name)
+            .env_remove(name.to_ascii_lowercase());
+    }
+    command
 }
 
 /// Runs a program and expects exit code 0.

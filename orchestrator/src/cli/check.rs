@@ -2,7 +2,7 @@
 
 use super::args::{location, mode};
 use super::private_file::warn_about_credentials;
-use super::{End, data_output, print, print_json, print_status};
+use super::{End, data_output, is_usage_error, print, print_json, print_status};
 use crate::archive;
 use crate::archive::location::ArchiveLocation;
 use crate::archive::ranges::RangeArchive;
@@ -109,10 +109,13 @@ impl Check {
             () = shutdown.graceful.cancelled() => return Ok(End::Stopped),
         };
         // With the exit code of other failures, a password would seem to be found.
-        Ok(end.unwrap_or_else(|error| {
+        end.or_else(|error| {
+            if is_usage_error(&error) {
+                return Err(error);
+            }
             print_status(&format!("error: {error:#}"));
-            End::Unreadable
-        }))
+            Ok(End::Unreadable)
+        })
     }
 
     async fn check(&self) -> anyhow::Result<End> {

@@ -2,7 +2,7 @@
 
 use super::archive_places::typed_location;
 use super::private_file::warn_about_credentials;
-use super::{End, print, print_json, print_status};
+use super::{End, is_usage_error, print, print_json, print_status};
 use crate::archive::layout::MANIFEST_NAME;
 use crate::archive::location::ArchiveLocation;
 use crate::archive::{self, Archive};
@@ -74,9 +74,12 @@ impl Status {
             () = shutdown.graceful.cancelled() => return Ok(End::Stopped),
         };
         // With the exit code of other failures, there would seem to be something new.
-        let record = record.unwrap_or_else(|error| {
-            StatusRecord::new(&self.archive).unknown(&format!("{error:#}"))
-        });
+        let record = match record {
+            Err(error) if is_usage_error(&error) => return Err(error),
+            record => record.unwrap_or_else(|error| {
+                StatusRecord::new(&self.archive).unknown(&format!("{error:#}"))
+            }),
+        };
         if self.json {
             print_json(&serde_json::to_string(&record)?);
         } else {

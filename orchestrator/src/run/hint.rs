@@ -2,6 +2,7 @@
 //! flags are the orchestrator's.
 
 use crate::http_client::NO_FILE_DESCRIPTORS;
+use crate::proxy::CREDENTIALS_HINT;
 use crate::tls::private_issuer_hint;
 use prefix_tar::protocol::failure::{Failure, FailureKind};
 
@@ -15,6 +16,7 @@ pub fn with_hint(mut failure: Failure) -> Failure {
 
 fn hint(failure: &Failure) -> Option<&'static str> {
     match (failure.kind, failure.status) {
+        (FailureKind::SourceStatus, Some(407)) => Some(CREDENTIALS_HINT),
         (FailureKind::SourceStatus, Some(429 | 503)) => Some("lower --window or try later"),
         (
             FailureKind::SourceUnreachable

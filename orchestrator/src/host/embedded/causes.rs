@@ -3,7 +3,9 @@
 use crate::http_client::{self, NO_FILE_DESCRIPTORS};
 use crate::tls;
 use hyper_util::client::legacy::Error;
-use prefix_tar::protocol::failure::{CERTIFICATE_NOT_TRUSTED, Failure, FailureKind};
+use prefix_tar::protocol::failure::{
+    CERTIFICATE_NOT_TRUSTED, Failure, FailureKind, REQUEST_DENIED, SERVER_UNAVAILABLE,
+};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What an invocation's requests have run into.
@@ -16,6 +18,9 @@ struct Noted {
     distrust: Option<String>,
     /// Whether the process could not open another socket.
     lacks_file_descriptors: bool,
+    /// What the proxy did at last, by whether another attempt may succeed.
+    proxy_refused: Option<String>,
+    proxy_failed: Option<String>,
 }
 
 impl Causes {
@@ -28,6 +33,13 @@ impl Causes {
         if http_client::lacks_file_descriptors(error) {
             noted.lacks_file_descriptors = true;
         }
+        if let Some(failure) = http_client::proxy_failure(error) {
+            let text = Some(failure.to_string());
+            match failure.is_transient() {
+                true => noted.proxy_failed = text,
+                false => noted.proxy_refused = text,
+            }
+        }
     }
 
     /// Adds the cause to the failure that the component made of it.
@@ -38,6 +50,14 @@ impl Causes {
             failure.message = failure
                 .message
                 .replacen(CERTIFICATE_NOT_TRUSTED, &explained, 1);
+        }
+        for (stated, noted) in [
+            (REQUEST_DENIED, &noted.proxy_refused),
+            (SERVER_UNAVAILABLE, &noted.proxy_failed),
+        ] {
+            if let Some(explained) = noted {
+                failure.message = failure.message.replacen(stated, explained, 1);
+            }
         }
         let is_unreachable = matches!(
             failure.kind,
@@ -80,5 +100,27 @@ mod tests {
         }
         let other = Failure::transient(FailureKind::RangeInvalid, "unsorted");
         assert_eq!(causes.explain(other.clone()), other);
+    }
+
+    #[test]
+    fn what_a_proxy_did_replaces_what_the_component_can_know() {
+        let causes = Causes::default();
+        {
+            let mut noted = causes.0.lock().expect("not poisoned");
+            noted.proxy_refused = Some("the proxy answered 407".to_owned());
+            noted.proxy_failed = Some("the proxy answered 502".to_owned());
+        }
+        for (stated, explained) in [
+            (REQUEST_DENIED, "GET failed: the proxy answered 407"),
+            (SERVER_UNAVAILABLE, "GET failed: the proxy answered 502"),
+            (
+                "the connection was lost",
+                "GET failed: the connection was lost",
+            ),
+        ] {
+            let message = format!("GET failed: {stated}");
+            let failure = Failure::transient(FailureKind::SourceUnreachable, message);
+            assert_eq!(causes.explain(failure).message, explained);
+        }
     }
 }

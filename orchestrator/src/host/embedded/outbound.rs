@@ -12,16 +12,15 @@ use crate::host::timed_body::{BodyLost, TimedBody};
 use crate::http_client::{Lease, ReplaceableClient};
 use crate::liveness::Liveness;
 use crate::origin::{InProcessServer, Origin};
-use crate::tls;
+use crate::proxy::Proxies;
+use crate::tls::{self, Connector};
 use bodies::DeclaredBody;
 use errors::{error_of_body, error_of_client, was_not_processed};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use prefix_tar::limits::{
     CONNECT_TIMEOUT, EXPECTED_BYTES_MAX, RANGE_BYTES_MAX, UPLOAD_BUFFER_BYTES, WINDOW_MAX,
@@ -75,7 +74,8 @@ type HyperClient = ReplaceableClient<DeclaredBody>;
 #[derive(Debug)]
 pub(super) struct ClientPool {
     origins: Arc<[Origin]>,
-    connector: HttpsConnector<HttpConnector>,
+    connector: Connector,
+    proxies: Proxies,
     settings: OutboundSettings,
     idle: Arc<Mutex<Vec<HyperClient>>>,
 }
@@ -97,14 +97,17 @@ fn connection_buffer_bytes(connections: usize) -> usize {
 }
 
 impl ClientPool {
+    /// A pool for requests to `origins`, which get no secret. Those that are permitted later get uploads.
     pub(super) fn new(
         origins: Vec<Origin>,
         ca_file: Option<&Path>,
         settings: OutboundSettings,
     ) -> anyhow::Result<Self> {
+        let proxies = Proxies::of_process(&origins)?;
         Ok(Self {
             origins: origins.into(),
-            connector: tls::connector(ca_file, &settings.liveness)?,
+            connector: tls::connector(ca_file, &settings.liveness, proxies.clone())?,
+            proxies,
             settings,
             idle: Arc::default(),
         })
@@ -142,7 +145,7 @@ impl ClientPool {
             .http2_initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
             .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES);
         self.settings.liveness.apply_to_http2(&mut builder);
-        ReplaceableClient::new(builder, self.connector.clone())
+        ReplaceableClient::new(builder, self.connector.clone(), self.proxies.clone())
     }
 }
 

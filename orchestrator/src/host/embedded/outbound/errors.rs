@@ -1,6 +1,7 @@
 //! Translates the HTTP client's errors to WASI error codes, and detects unprocessed requests.
 
 use crate::host::timed_body::BodyLost;
+use crate::http_client;
 use crate::tls::causes;
 use wasmtime_wasi_http::Error;
 
@@ -19,6 +20,12 @@ pub(super) fn was_not_processed(error: &hyper_util::client::legacy::Error) -> bo
 /// Translates the error of a request without a response.
 pub(super) fn error_of_client(error: &hyper_util::client::legacy::Error) -> Error {
     tracing::debug!(?error, "a request of the component failed");
+    if let Some(failure) = http_client::proxy_failure(error) {
+        return match failure.is_transient() {
+            true => Error::DestinationUnavailable,
+            false => Error::HttpRequestDenied,
+        };
+    }
     for cause in causes(error) {
         if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
             return error_of_tls(tls);
