@@ -5,6 +5,7 @@
 //!
 //! - `hosts`: the same component file behaves alike on every host. Spin and wasmtime may be missing.
 //! - `nginx`: a source that is an independent server.
+//! - `tinyproxy`: a proxy that is an independent server.
 //! - `openssl`: a certificate that an independent program made.
 //! - `clients`: clients from npm and PyPI, which ask a rehosted archive.
 //! - `disk`: a full disk, which only root can mount.
@@ -18,6 +19,7 @@ mod external {
     pub(crate) mod hosts;
     pub(crate) mod nginx;
     pub(crate) mod openssl;
+    pub(crate) mod tinyproxy;
 }
 
 use libtest_mimic::{Arguments, Trial};
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
     let mut tests = external::nginx::tests();
     tests.extend(external::hosts::tests());
     tests.extend(external::clients::tests());
+    tests.extend(external::tinyproxy::tests());
     tests.extend(external::openssl::tests());
     tests.extend(external::disk::tests());
     let mut trials = Vec::new();
