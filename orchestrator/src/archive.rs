@@ -93,6 +93,15 @@ pub struct TarIndex {
 }
 
 impl TarIndex {
+    /// Whether `report` says the same of the tar and of each range in it.
+    pub fn is_in(&self, report: &Report) -> bool {
+        self.content_length == report.content_length
+            && self.crc32c == report.crc32c
+            && self.hashes == report.hashes
+            && self.range_bytes == report.range_bytes
+            && self.range_crc32c == report.range_crc32c
+    }
+
     /// Whether this is the index of `object`.
     pub fn is_of(&self, object: &StoredObject) -> bool {
         self.content_length == object.content_length && self.crc32c == object.crc32c
@@ -140,6 +149,11 @@ pub trait Archive: Send + Sync {
     /// # Errors
     /// The file exists but cannot be read, or is larger.
     async fn read(&self, file: &str, bytes_max: usize) -> Result<Option<StoredFile>, ReadError>;
+
+    /// Whether reading a tar costs no transfer: it is on this machine.
+    fn is_local(&self) -> bool {
+        false
+    }
 
     /// The generation of any file of the archive, without reading it.
     ///

@@ -12,6 +12,7 @@ use crate::origin::Origin;
 use prefix_tar::protocol::job::{self, Download};
 use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::Prefix;
+use prefix_tar::protocol::report::Report;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -92,7 +93,7 @@ pub enum NoBase {
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
     /// The base does not have it whole.
-    #[error("the base has no whole tar of it")]
+    #[error("the base has no tar of it that is whole and fits its report")]
     Missing,
     /// The base's tar is from another source.
     #[error("the base's tar is from {0}")]
@@ -103,6 +104,9 @@ pub enum Unusable {
     /// The base's report has no checksums.
     #[error("the base's report has no checksums of single ranges, as those of version 0.1.0")]
     NoChecksums,
+    /// The base's tar was read, and is not what its report says.
+    #[error("the base's report of it has another index than its tar")]
+    OtherIndex,
     /// The base cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -186,6 +190,23 @@ impl BaseArchive {
             Some((_, other)) if other != mode => Some(NoBase::OtherMode(other)),
             Some(_) => None,
         })
+    }
+
+    /// Checks a tar that stays or is copied as a whole: nobody has looked at its entries. In a bucket, where that would
+    /// be a download, the store's checksum of the tar has to do.
+    ///
+    /// # Errors
+    /// The tar is not what `report` says, or cannot be read.
+    pub async fn check(&self, report: &Report) -> Result<(), Unusable> {
+        let archive = self.store.archive();
+        if !archive.is_local() {
+            return Ok(());
+        }
+        let index = archive.index_tar(report.prefix, report.mode).await?;
+        match index {
+            Some(Ok(index)) if index.is_in(report) => Ok(()),
+            _ => Err(Unusable::OtherIndex),
+        }
     }
 
     /// The files of a prefix for its job.

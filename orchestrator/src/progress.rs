@@ -228,7 +228,7 @@ mod tests {
             },
             RunEvent::BaseUnusable {
                 prefix: Some(second),
-                reason: "the base has no whole tar of it".to_owned(),
+                reason: "the base has no tar of it that is whole and fits its report".to_owned(),
             },
             RunEvent::Skipped(vec![kept]),
             RunEvent::Began {

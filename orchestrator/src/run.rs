@@ -332,7 +332,9 @@ impl RunConfig {
                 .into())
             }
             Some(reason) => {
-                let (prefix, reason) = (None, reason.to_string());
+                let base = self.base.as_ref().map(ToString::to_string);
+                let reason = format!("{}: {reason}", base.unwrap_or_default());
+                let prefix = None;
                 event::send(events, RunEvent::BaseUnusable { prefix, reason }).await;
                 Ok(None)
             }

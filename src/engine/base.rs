@@ -147,17 +147,6 @@ impl BaseIndex {
         }
     }
 
-    /// The length of the tar, in bytes.
-    pub const fn content_length(&self) -> u64 {
-        self.report.content_length
-    }
-
-    /// The tar's entries, in bytes.
-    pub fn entries_bytes(&self) -> u64 {
-        let sizes = self.report.range_bytes.iter();
-        sizes.map(|size| tar::entry_bytes(u64::from(*size))).sum()
-    }
-
     /// Checks an entry that was read from the tar: its header and its data.
     ///
     /// # Errors

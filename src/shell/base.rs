@@ -56,12 +56,8 @@ impl<'job> Base<'job> {
     ) -> Result<Self, String> {
         let text = FileStream::new(&files.report).read_whole().await;
         let text = text.map_err(|failure| failure.message)?;
-        let index = BaseIndex::from_report(&text, prefix, mode, source).map_err(|fault| {
-            format!(
-                "the report {} cannot be used: {fault}",
-                files.report.url.path()
-            )
-        })?;
+        let index = BaseIndex::from_report(&text, prefix, mode, source)
+            .map_err(|fault| format!("the base's {prefix}.json cannot be used: {fault}"))?;
         Ok(Self {
             index: Rc::new(index),
             prefix,
@@ -98,7 +94,7 @@ impl<'job> Base<'job> {
         let checked = heap::within(Phase::Check, || {
             self.index.check(range, &header, &self.data)
         });
-        checked.map_err(|fault| format!("range {range} of {} is damaged: {fault}", self.tar.path()))
+        checked.map_err(|fault| format!("range {range} of {} is damaged: {fault}", self.tar.name()))
     }
 
     /// Reads an entry of so much data; returns its header.
@@ -150,13 +146,15 @@ impl<'job> FileStream<'job> {
         }
     }
 
-    fn path(&self) -> &str {
-        self.file.url.path()
+    /// The file, as messages name it. Its path means nothing to a user if the store is a folder's.
+    fn name(&self) -> String {
+        let file = self.file.url.path().rsplit('/').next();
+        format!("the base's {}", file.unwrap_or_default())
     }
 
     /// What each failure message begins with.
     fn operation(&self) -> String {
-        format!("GET of {} from {}", self.path(), self.file.url.authority())
+        format!("GET of {}", self.name())
     }
 
     /// Reads a file of at most [`REPORT_BYTES_MAX`].

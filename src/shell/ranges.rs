@@ -12,7 +12,6 @@ use super::upload::Upload;
 use crate::engine::base::BaseIndex;
 use crate::engine::chunk_pool::ChunkPool;
 use crate::engine::length::LengthSample;
-use crate::engine::tar;
 use crate::protocol::crc32c::Crc32c;
 use crate::protocol::failure::Failure;
 use crate::protocol::phase::Phase;
@@ -42,10 +41,6 @@ pub(super) struct Ranges<'job> {
     gathered: u16,
     /// Those of them that are not the base's. Together they are at most the sample and one more.
     changed: VecDeque<Fetched>,
-    /// The entries of the gathered ranges, in bytes.
-    gathered_bytes: u64,
-    /// The entries that the base has in their place, in bytes.
-    replaced_bytes: u64,
     /// The index of the next range to bring.
     next_index: u16,
 }
@@ -73,8 +68,6 @@ impl<'job> Ranges<'job> {
             sample: LengthSample::default(),
             gathered: 0,
             changed: VecDeque::new(),
-            gathered_bytes: 0,
-            replaced_bytes: 0,
             next_index: 0,
         }
     }
@@ -123,11 +116,6 @@ impl<'job> Ranges<'job> {
             self.sample.add(size_bytes);
         }
         self.gathered += 1;
-        self.gathered_bytes += tar::entry_bytes(size_bytes);
-        if let Some(base) = &self.base {
-            let replaced = base.index().size_bytes(arrival.range());
-            self.replaced_bytes += tar::entry_bytes(u64::from(replaced));
-        }
         match arrival {
             Arrival::Fetched(fetched) => {
                 self.pool.count_sampled(&fetched.body);
@@ -138,22 +126,10 @@ impl<'job> Ranges<'job> {
         Ok(true)
     }
 
-    /// The length to declare for the tar, in bytes: the estimate from the sample, as without a base, unless what is known
-    /// from the base needs more.
+    /// The length to declare for the tar, in bytes: the estimate from the sample. It is the same without a base, whatever
+    /// the base's length is, so that the tar is.
     pub(super) fn content_length(&self) -> u64 {
-        let estimated = self.sample.content_length();
-        let Some(base) = &self.base else {
-            return estimated;
-        };
-        let index = base.index();
-        let entries_bytes =
-            (index.entries_bytes() + self.gathered_bytes).saturating_sub(self.replaced_bytes);
-        let needed = tar::tar_bytes(entries_bytes);
-        if needed <= estimated {
-            estimated
-        } else {
-            needed.max(index.content_length())
-        }
+        self.sample.content_length()
     }
 
     /// The next range in order; `None` after the last.

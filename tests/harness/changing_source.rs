@@ -9,7 +9,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use md5::{Digest as _, Md5};
 use orchestrator::http_server::HttpServer;
-use prefix_tar::protocol::prefix::RangeName;
+use prefix_tar::protocol::prefix::{Prefix, RangeName};
 use prefix_tar::protocol::source::SourceUrl;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,6 +53,8 @@ struct State {
     change: Change,
     /// More lines of single ranges.
     more: BTreeMap<RangeName, u64>,
+    /// A prefix whose ranges are not found.
+    refused: Option<Prefix>,
     /// Whether every conditional request gets a 304 with another ETag.
     is_confused: bool,
     counts: Counts,
@@ -71,7 +73,8 @@ impl State {
 
     fn answer(&mut self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let name = request.uri().path().trim_start_matches("/range/");
-        let body = self.body(name.parse().expect("a range"));
+        let range: RangeName = name.parse().expect("a range");
+        let body = self.body(range);
         let digest = hex::encode(Md5::digest(&body));
         let etag = match self.etags {
             Etags::Strong => Some(format!("\"{digest}\"")),
@@ -79,6 +82,10 @@ impl State {
             Etags::Missing => None,
         };
         self.counts.requests += 1;
+        if self.refused == Some(range.prefix()) {
+            let refused = Response::builder().status(StatusCode::NOT_FOUND);
+            return refused.body(Full::default()).expect("a response");
+        }
         let asked = request.headers().get(IF_NONE_MATCH);
         let mut response =
             Response::builder().header(LAST_MODIFIED, "Thu, 01 Jan 2026 00:00:00 GMT");
@@ -113,6 +120,7 @@ impl ChangingSource {
             etags,
             change: Change::default(),
             more: BTreeMap::new(),
+            refused: None,
             is_confused: false,
             counts: Counts::default(),
         }));
@@ -156,6 +164,11 @@ impl ChangingSource {
         let change = locked(&self.state).change;
         let ranges = super::prefix(prefix).ranges();
         ranges.filter(|range| change.concerns(*range)).count() as u64
+    }
+
+    /// Answers 404 to every request for a range of this prefix from now on.
+    pub(crate) fn refuse(&self, prefix: Prefix) {
+        locked(&self.state).refused = Some(prefix);
     }
 
     /// Answers conditional requests with a 304 for another ETag from now on.

@@ -107,6 +107,10 @@ impl Archive for FolderArchive {
         }
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     async fn generation(&self, file: &str) -> Result<Base, ReadError> {
         let generation = self
             .on_file(file, |path| {

@@ -61,7 +61,12 @@ fn cached_errors_line(outcome: &Outcome) -> Option<String> {
         .stored
         .values()
         .flat_map(|stored| &stored.cached_errors);
-    let errors: Vec<&CachedError> = errors.collect();
+    let mut errors: Vec<&CachedError> = errors.collect();
+    errors.sort_unstable_by_key(|error| error.range);
+    let ranges = match errors.len() {
+        1 => "1 range".to_owned(),
+        count => format!("{count} ranges"),
+    };
     let oldest = errors.iter().map(|error| error.age_seconds).max()?;
     let statuses: BTreeSet<u16> = errors.iter().map(|error| error.status).collect();
     let age = match oldest {
@@ -72,9 +77,8 @@ fn cached_errors_line(outcome: &Outcome) -> Option<String> {
         ),
     };
     Some(format!(
-        "a cache had errors ({}{age}) for {} ranges, which came under another cache key (?mode=sha1): {}",
+        "a cache had errors ({}{age}) for {ranges}, which came under another cache key (?mode=sha1): {}",
         humanize::listed(statuses.into_iter()),
-        errors.len(),
         humanize::listed(errors.iter().map(|error| error.range)),
     ))
 }

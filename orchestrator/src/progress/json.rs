@@ -52,7 +52,7 @@ mod tests {
         {"event":"took_over","owner":"process 7 on a, since b"}
         {"event":"read_denied"}
         {"event":"base_unusable","prefix":null,"reason":"there is no archive"}
-        {"event":"base_unusable","prefix":"01","reason":"the base has no whole tar of it"}
+        {"event":"base_unusable","prefix":"01","reason":"the base has no tar of it that is whole and fits its report"}
         {"event":"kept","prefixes":["02"]}
         {"event":"began","prefix":"00","attempt":1}
         {"event":"progress","prefix":"00","ranges":512,"bytes":17203200,"linear_memory":2818048}

@@ -116,7 +116,7 @@ mod tests {
         warning: an earlier run died and left its lock (process 7 on a, since b); resuming its work
         warning: this account may not read what it writes, so nothing is read back; grant storage.objects.get to have it checked
         warning: every range is fetched, because the base cannot be used: there is no archive
-        warning: 01 goes on without the base: the base has no whole tar of it
+        warning: 01 goes on without the base: the base has no tar of it that is whole and fits its report
         [1/3] skipped 1 prefix stored by an earlier run; --force mirrors them again
         01 retrying in 0.50 s: range 017FF: GET from http://127.0.0.1:8080 answered 503
         01 is put off until the others are done: range 017FF: GET from http://127.0.0.1:8080 answered 503

@@ -8,7 +8,7 @@ use super::outage::{Diagnosis, OutageDetector};
 use super::outcome::{FailedPrefix, StoredPrefix};
 use super::retry::{ATTEMPTS_BEFORE_LIFE_MAX, ATTEMPTS_MAX, RETRY_AFTER_MAX, outage_waits, waits};
 use super::transaction::Admission;
-use crate::base::Offer;
+use crate::base::{Offer, Unusable};
 use crate::destination::CopySource;
 use crate::host::{FailedInvocation, InvocationUpdate};
 use prefix_tar::engine::retry::Backoff;
@@ -17,6 +17,7 @@ use prefix_tar::protocol::job::Job;
 use prefix_tar::protocol::prefix::Prefix;
 use prefix_tar::protocol::report::Report;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +30,8 @@ pub(super) struct Attempts {
     pub(super) settings: DispatchSettings,
     pub(super) shutdown: CancellationToken,
     pub(super) outages: Arc<OutageDetector>,
+    /// Whether the base turned out to be damaged where nothing has changed.
+    pub(super) skips_base: AtomicBool,
 }
 
 /// What the attempts at a prefix have learned so far.
@@ -192,17 +195,7 @@ impl Attempts {
             });
         };
         match self.shared.host.invoke(job, &on_update).await {
-            Ok(report) => {
-                let fault = report.reuse.as_ref().and_then(|reuse| reuse.fault.clone());
-                if let Some(reason) = fault {
-                    self.report_unusable_base(reason).await;
-                }
-                let is_uploaded = report.reuse.as_ref().is_none_or(|reuse| reuse.uploaded);
-                if let Some(copy) = copy.filter(|_| !is_uploaded) {
-                    self.copy(&copy).await?;
-                }
-                self.commit(report).await
-            }
+            Ok(report) => self.accept(report, copy).await,
             Err(FailedInvocation {
                 failure,
                 sent: None,
@@ -228,9 +221,25 @@ impl Attempts {
         }
     }
 
+    /// Commits what the component reports, and before that copies the base's tar if that is all that is to do.
+    async fn accept(&self, report: Report, copy: Option<CopySource>) -> Result<Report, Failure> {
+        let reuse = report.reuse.as_ref();
+        if let Some(reason) = reuse.and_then(|reuse| reuse.fault.clone()) {
+            self.report_unusable_base(reason).await;
+        }
+        if reuse.is_some_and(|reuse| !reuse.uploaded) {
+            self.check_kept(&report).await?;
+            if let Some(copy) = copy {
+                self.copy(&copy).await?;
+            }
+        }
+        self.commit(report).await
+    }
+
     /// What the prefix can be built on. A base that cannot be used is reported, and the prefix does without.
     async fn base(&self) -> Result<Option<Offer>, Failure> {
-        let Some(base) = &self.shared.base else {
+        let is_skipped = self.skips_base.load(Ordering::Relaxed);
+        let Some(base) = self.shared.base.as_ref().filter(|_| !is_skipped) else {
             return Ok(None);
         };
         let transaction = &self.shared.transaction;
@@ -247,6 +256,18 @@ impl Attempts {
                 Ok(None)
             }
         }
+    }
+
+    /// Checks a tar that was not uploaded. If it is not what its report says, the next attempt does without the base.
+    async fn check_kept(&self, report: &Report) -> Result<(), Failure> {
+        let Some(base) = &self.shared.base else {
+            return Ok(());
+        };
+        base.check(report).await.map_err(|error| {
+            let is_read = matches!(error, Unusable::OtherIndex);
+            self.skips_base.store(is_read, Ordering::Relaxed);
+            Failure::transient(FailureKind::ReportInvalid, error.to_string())
+        })
     }
 
     /// Copies the base's tar. If the store refuses for good, later attempts upload what has not changed.

@@ -16,6 +16,7 @@ use prefix_tar::protocol::failure::FailureKind;
 use prefix_tar::protocol::prefix::Prefix;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -151,6 +152,7 @@ impl Dispatcher {
             settings: self.settings,
             shutdown: self.shutdown.graceful.clone(),
             outages: Arc::clone(&self.outages),
+            skips_base: AtomicBool::new(false),
         }
     }
 

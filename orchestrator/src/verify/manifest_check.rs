@@ -18,6 +18,8 @@ const LOOKS_MAX: usize = 16;
 #[derive(Debug)]
 pub(super) struct Reported {
     object: ManifestObject,
+    /// Whether a later run than that of the manifest may have found nothing newer.
+    is_kept: bool,
     totals: Totals,
 }
 
@@ -25,14 +27,16 @@ impl Reported {
     pub(super) fn of(report: &Report) -> Self {
         Self {
             object: ManifestObject::of_report(report),
+            is_kept: report.seen.is_some(),
             totals: Totals::of_report(report),
         }
     }
 
     /// Whether the manifest says the same of the prefix. Version 0.1.0 named no runs. An object that is copied or
-    /// restored has another generation, and is the same object.
+    /// restored has another generation, and is the same object, and so is one in which a run found nothing to replace.
     fn is(&self, object: &ManifestObject) -> bool {
         let run = object.run.as_ref().and(self.object.run.as_ref());
+        let run = run.filter(|_| !self.is_kept);
         let stated = ManifestObject {
             run: run.or(object.run.as_ref()).cloned(),
             generation: object.generation.clone(),

@@ -94,10 +94,7 @@ impl Transaction {
                     && is_kept(&report)
                     && object.matches(&report) =>
             {
-                Report {
-                    seen: Some(Timestamp::now().to_string()),
-                    ..confirmed(report, object)
-                }
+                return self.commit_kept(report, object, &record).await;
             }
             Some(object) if base.as_ref() == Some(&object.generation) => {
                 return Err(not_stored(prefix, "the tar of an earlier run".to_owned()));
@@ -109,6 +106,31 @@ impl Transaction {
             }
         };
         self.write_report(report, &record).await
+    }
+
+    /// Writes down that a run has found nothing newer than the tar that is there. Its report stays, but for the run, the
+    /// time and the ETags. Returns the component's report, of what the invocation did.
+    async fn commit_kept(
+        &self,
+        report: Report,
+        object: StoredObject,
+        record: &RunRecord,
+    ) -> Result<Report, TransactionError> {
+        let stored = report_to_replace(self.archive(), report.prefix)
+            .await?
+            .value;
+        let stored = stored.filter(|stored| object.matches(stored) && stored.check().is_ok());
+        let kept = Report {
+            seen: Some(Timestamp::now().to_string()),
+            range_etags: report.range_etags.clone(),
+            ..stored.unwrap_or_else(|| report.clone())
+        };
+        let written = self.write_report(confirmed(kept, object), record).await?;
+        Ok(Report {
+            run: written.run,
+            generation: written.generation,
+            ..report
+        })
     }
 
     /// Copies a tar that has not changed from another archive. The object is looked at when it is committed.
