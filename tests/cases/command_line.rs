@@ -93,7 +93,7 @@ async fn a_source_that_cannot_be_used_is_said_in_one_message() {
         &["run", "--to", to, "--source", &url, "--prefixes", "00-0F"],
         folder.path(),
         1,
-        &["answered 404", &url, "range 00000", "8 prefixes"],
+        &["answered 404", &url, "ranges 00000 01000", "8 prefixes"],
     );
 }
 
