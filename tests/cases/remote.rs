@@ -154,7 +154,7 @@ async fn the_refusal_of_a_remote_component_is_reported_with_its_url() {
             &token,
             free_address().await,
             FailureKind::BadJob,
-            "may not write to",
+            "may not use",
         ),
         (
             &other_source,

@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(&**hash.suffix(), b"C406510BDCAB6824EE7C30FD852");
         assert_eq!(hash.first_64_bits(), 0xA4F4_9C40_6510_BDCA);
         assert_eq!(of(b"", Mode::Ntlm).range().to_string(), "31D6C");
-        for not_text in [&b"\xFF"[..], b"caf\xE9", b"\xED\xA0\x80"] {
+        for not_text in [&b"\xFF"[..], b"\xE9", b"\xED\xA0\x80"] {
             assert_eq!(
                 PasswordHash::of_password(not_text, Mode::Ntlm),
                 Err(NotText)
