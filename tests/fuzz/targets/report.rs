@@ -8,7 +8,7 @@ use prefix_tar::limits::RANGE_BYTES_MAX;
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::{Prefix, RANGES_PER_PREFIX};
-use prefix_tar::protocol::report::{Report, Seconds};
+use prefix_tar::protocol::report::{Report, Reuse, Seconds};
 
 /// What a plausible report is made of, and how it then breaks its rules.
 type Parts<'input> = (u8, Vec<u32>, u64, u64, u64, Option<&'input str>, u16, bool);
@@ -77,5 +77,14 @@ fn report(parts: Parts) -> Report {
         range_etags: vec![etag.unwrap_or_default().to_owned(); sizes.len()],
         range_crc32c: vec![Crc32c(0); sizes.len()],
         range_bytes: sizes,
+        cached_errors: Vec::new(),
+        // Whatever the component takes from a base, it takes from what it has.
+        reuse: more_retries.is_multiple_of(2).then(|| Reuse {
+            ranges: u32::from(RANGES_PER_PREFIX),
+            data_bytes: data_bytes.wrapping_add(more_bytes),
+            uploaded: more_retries.is_multiple_of(4),
+            fault: etag.map(str::to_owned),
+        }),
+        seen: etag.map(str::to_owned),
     }
 }
