@@ -141,7 +141,7 @@ const PERSISTENT: [PersistentFault; 27] = [
         SourceFault::OtherMode,
         ATTEMPTS_MAX,
         FailureKind::RangeInvalid,
-        "line 1 does not begin with 35",
+        "line 1 is of a range of NTLM hashes",
     ),
     (
         SourceFault::OtherRange(7),
