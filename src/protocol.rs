@@ -6,11 +6,12 @@
 //! [`report`], with the [`crc32c`] of the tar, or a [`failure`], and a [`recording`] of the
 //! invocation. The orchestrator adds its [`run_id`] to reports. [`configuration`] is set by the
 //! component's operator: the [`source`], the [`token`] and the [`authority`] of every allowed store.
-//! [`store_answer`] interprets the store's answers. [`text`] makes what others say safe to show.
+//! [`etag`] compares ETags, and [`store_answer`] interprets the store's answers. [`text`] makes what others say safe to show.
 
 pub mod authority;
 pub mod configuration;
 pub mod crc32c;
+pub mod etag;
 pub mod event;
 pub mod failure;
 pub mod job;

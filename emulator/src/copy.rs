@@ -6,7 +6,6 @@ use crate::conditions;
 use crate::error::StoreError;
 use crate::headers::{describe, generation, single};
 use crate::objects::{GenerationMatch, Objects};
-use crate::permissions::Permission;
 use crate::put::UploadTerms;
 use crate::{StoreBody, on_disk};
 use bytes::Bytes;
@@ -40,16 +39,7 @@ pub(crate) async fn copy(
             ));
         }
     };
-    let permitted = match terms.may_replace {
-        true => requested,
-        false => GenerationMatch::Absent,
-    };
-    let denied = move |error| match error {
-        StoreError::PreconditionFailed if !terms.may_replace => {
-            StoreError::PermissionDenied(Permission::Delete.as_str())
-        }
-        error => error,
-    };
+    let (permitted, denied) = (terms.permitted(requested), terms.denial());
     let metadata = on_disk(move || {
         // It counts as an upload until it has ended.
         let _permit = terms.permit;

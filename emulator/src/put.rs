@@ -74,6 +74,27 @@ pub(crate) struct UploadTerms {
     pub(crate) pace: Pace,
 }
 
+impl UploadTerms {
+    /// What the object may be that a write replaces. Replacing one deletes it, so it needs that permission, too.
+    pub(crate) const fn permitted(&self, requested: GenerationMatch) -> GenerationMatch {
+        match self.may_replace {
+            true => requested,
+            false => GenerationMatch::Absent,
+        }
+    }
+
+    /// The error for a write that failed: one that may not replace anything was denied, whatever it required.
+    pub(crate) fn denial(&self) -> impl Fn(StoreError) -> StoreError + Copy + Send + 'static {
+        let may_replace = self.may_replace;
+        move |error| match error {
+            StoreError::PreconditionFailed if !may_replace => {
+                StoreError::PermissionDenied(Permission::Delete.as_str())
+            }
+            error => error,
+        }
+    }
+}
+
 /// Stores a body as an object. Sets `body` to `None` once there is nothing left to read from it.
 pub(crate) async fn put<RequestBody>(
     objects: Arc<Objects>,
@@ -85,22 +106,11 @@ pub(crate) async fn put<RequestBody>(
 where
     RequestBody: Body<Data = Bytes> + Send + Unpin,
 {
-    let may_replace = terms.may_replace;
     let incoming = body.as_mut().ok_or(StoreError::InternalError)?;
     let conditions = PutConditions::of(headers, incoming)?;
     let (requested, digests) = (conditions.generation, conditions.digests);
     let content_length = conditions.content_length;
-    // Replacing an object deletes the old one, so it needs that permission, too.
-    let permitted = match may_replace {
-        true => requested,
-        false => GenerationMatch::Absent,
-    };
-    let denied = move |error| match error {
-        StoreError::PreconditionFailed if !may_replace => {
-            StoreError::PermissionDenied(Permission::Delete.as_str())
-        }
-        error => error,
-    };
+    let (permitted, denied) = (terms.permitted(requested), terms.denial());
     let (objects, path, partial) = on_disk(move || {
         objects.check_generation(&path, permitted).map_err(denied)?;
         objects.check_generation(&path, requested)?;

@@ -32,8 +32,8 @@ pub trait ReadableStore: Send + Sync {
         generation: &str,
     ) -> Result<Download, DestinationError>;
 
-    /// A file of this generation, for a store that copies it by itself.
-    fn copy_source(&self, file: &str, generation: &str) -> CopySource;
+    /// A file of this generation, for a store that copies it by itself; `None` if it is where it should be.
+    fn copy_source(&self, file: &str, generation: &str) -> Option<CopySource>;
 }
 
 /// What a prefix can be built on.
@@ -66,12 +66,8 @@ impl ReadableStore for InPlace {
         self.0.sign_download(file, generation).await
     }
 
-    /// Nothing is copied in place.
-    fn copy_source(&self, file: &str, generation: &str) -> CopySource {
-        CopySource::File {
-            path: file.into(),
-            generation: generation.to_owned(),
-        }
+    fn copy_source(&self, _file: &str, _generation: &str) -> Option<CopySource> {
+        None
     }
 }
 
@@ -129,28 +125,23 @@ impl Unusable {
 /// The base of a run.
 pub struct BaseArchive {
     store: Arc<dyn ReadableStore>,
-    is_in_place: bool,
-    /// Whether the destination can copy tars from here, as far as is known.
-    can_copy: AtomicBool,
+    destination: Arc<dyn Destination>,
+    /// Whether the destination has refused to copy a tar.
+    refuses_copies: AtomicBool,
 }
 
 impl BaseArchive {
     /// The archive that the run replaces.
     pub fn in_place(destination: Arc<dyn Destination>) -> Self {
-        Self {
-            store: Arc::new(InPlace(destination)),
-            is_in_place: true,
-            can_copy: AtomicBool::new(false),
-        }
+        Self::elsewhere(Arc::new(InPlace(Arc::clone(&destination))), destination)
     }
 
     /// An archive at another place than `destination`.
-    pub fn elsewhere(store: Arc<dyn ReadableStore>, destination: &dyn Destination) -> Self {
-        let can_copy = destination.can_copy(&store.copy_source("", ""));
+    pub fn elsewhere(store: Arc<dyn ReadableStore>, destination: Arc<dyn Destination>) -> Self {
         Self {
             store,
-            is_in_place: false,
-            can_copy: AtomicBool::new(can_copy),
+            destination,
+            refuses_copies: AtomicBool::new(false),
         }
     }
 
@@ -161,7 +152,7 @@ impl BaseArchive {
 
     /// Notes that the destination cannot copy tars after all: they are uploaded from now on.
     pub fn give_up_copying(&self) {
-        self.can_copy.store(false, Ordering::Relaxed);
+        self.refuses_copies.store(true, Ordering::Relaxed);
     }
 
     /// Why the archive as a whole cannot be used; `None` if it can.
@@ -228,15 +219,18 @@ impl BaseArchive {
         let versioned = report_to_replace(archive, prefix).await?;
         let report_generation = versioned.base.ok_or(Unusable::Missing)?;
         let (report_file, tar_file) = (report_name(prefix), tar_name(prefix));
-        let can_copy = self.can_copy.load(Ordering::Relaxed);
+        let copy = self.store.copy_source(&tar_file, &generation);
+        let can_copy = |from: &CopySource| {
+            !self.refuses_copies.load(Ordering::Relaxed) && self.destination.can_copy(from)
+        };
         let report = self.store.sign_download(&report_file, &report_generation);
         Ok(Offer {
             files: job::Base {
                 report: report.await?,
                 tar: self.store.sign_download(&tar_file, &generation).await?,
-                always_upload: !self.is_in_place && !can_copy,
+                always_upload: !copy.as_ref().is_none_or(can_copy),
             },
-            copy: (!self.is_in_place).then(|| self.store.copy_source(&tar_file, &generation)),
+            copy,
         })
     }
 }

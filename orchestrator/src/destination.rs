@@ -3,6 +3,7 @@
 pub mod bucket;
 pub mod folder;
 
+use crate::archive::layout::tar_name;
 use crate::archive::{Archive, Base, ReadError};
 use crate::gcs::client::RequestError;
 use crate::origin::Origin;
@@ -165,7 +166,7 @@ pub trait Destination: Send + Sync {
         _from: &CopySource,
         _base: Base,
     ) -> Result<WritePermit, DestinationError> {
-        Err(cannot_copy(prefix))
+        Err(cannot_copy(&tar_name(prefix)))
     }
 
     /// Copies a tar, whole or not at all.
@@ -174,10 +175,7 @@ pub trait Destination: Send + Sync {
         permit: WritePermit,
         _from: &CopySource,
     ) -> Result<Written, DestinationError> {
-        Err(DestinationError::Other(format!(
-            "{} cannot be copied there",
-            permit.file
-        )))
+        Err(cannot_copy(&permit.file))
     }
 
     /// Removes the tar of a prefix if it still has this generation: it is not what was sent.
@@ -203,8 +201,8 @@ pub trait Destination: Send + Sync {
     async fn close(&self) {}
 }
 
-fn cannot_copy(prefix: Prefix) -> DestinationError {
-    DestinationError::Other(format!("{prefix}.tar cannot be copied there"))
+fn cannot_copy(file: &str) -> DestinationError {
+    DestinationError::Other(format!("{file} cannot be copied from there"))
 }
 
 #[cfg(test)]

@@ -309,13 +309,13 @@ impl RunConfig {
                     folder.display()
                 );
                 let store = Arc::new(FolderStore::open(folder, expiry).await?);
-                BaseArchive::elsewhere(store, &**destination)
+                BaseArchive::elsewhere(store, Arc::clone(destination))
             }
             Some(ArchiveLocation::Bucket(path)) => {
                 let ca_file = self.ca_file.as_deref();
                 let client = BucketClient::open(path.clone(), &self.object_options, ca_file)?;
                 let store = Arc::new(BucketStore::new(client, expiry));
-                BaseArchive::elsewhere(store, &**destination)
+                BaseArchive::elsewhere(store, Arc::clone(destination))
             }
         };
         let source = self.source.to_string();

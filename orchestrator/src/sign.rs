@@ -24,6 +24,7 @@ use http::request::Parts;
 use local_key::LocalKey;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use prefix_tar::engine::retry::Backoff;
+use prefix_tar::protocol::job::Download;
 use prefix_tar::protocol::signed_url::SignedUrl;
 use reqsign_core::{ProvideCredential, Signer};
 use reqsign_google::{Credential, RequestSigner, StaticCredentialProvider};
@@ -50,12 +51,20 @@ const WAIT_MAX: Duration = Duration::from_secs(8);
 const EXPIRY_MAX: Duration = Duration::from_secs(604_800);
 
 /// The characters that a path escapes: all but slashes and RFC 3986's unreserved characters.
-const PATH_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+pub(crate) const PATH_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~')
     .remove(b'/');
+
+/// The precondition on an object's generation; 0 means that it must not exist.
+pub(crate) const GENERATION_MATCH: &str = "x-goog-if-generation-match";
+
+/// The headers of a request for an object of this generation and no other.
+pub(crate) fn only_generation(generation: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([(GENERATION_MATCH.to_owned(), generation.to_owned())])
+}
 
 /// The file with a service account's key that signs in this environment, if there is one.
 pub fn key_file() -> Option<PathBuf> {
@@ -218,6 +227,24 @@ impl UrlSigner {
                 None => return Err(error),
             }
         }
+    }
+
+    /// Signs the GET of an object, if it has this generation, for the component to send.
+    ///
+    /// # Errors
+    /// As [`Self::sign`].
+    pub async fn sign_download(
+        &self,
+        object: &str,
+        generation: &str,
+        expiry: Duration,
+    ) -> Result<Download, SignError> {
+        let headers = only_generation(generation);
+        let url = self.sign(http::Method::GET, object, &headers, expiry);
+        Ok(Download {
+            url: url.await?,
+            headers,
+        })
     }
 
     /// The head of the request to sign. All of its headers are signed.

@@ -7,6 +7,7 @@ use crate::engine::checksum::Crc32cStream;
 use crate::engine::range_body::{RangeBodyError, RangeCheck};
 use crate::engine::tar;
 use crate::protocol::crc32c::Crc32c;
+use crate::protocol::etag::opaque;
 use crate::protocol::mode::Mode;
 use crate::protocol::prefix::{Prefix, RangeName};
 use crate::protocol::report::{Report, ReportFault};
@@ -66,15 +67,12 @@ pub struct KnownRange {
 impl KnownRange {
     /// The value of If-None-Match: the ETag, if it is one (RFC 9110, 8.8.3).
     pub fn if_none_match(&self) -> Option<&str> {
-        let opaque = self.etag.strip_prefix("W/").unwrap_or(&self.etag);
-        let inner = opaque.strip_prefix('"')?.strip_suffix('"')?;
+        let inner = opaque(&self.etag).strip_prefix('"')?.strip_suffix('"')?;
         (!inner.contains('"')).then_some(&self.etag)
     }
 
-    /// Whether another ETag of the range names the same content. The comparison is weak (RFC 9110, 8.8.3.2): a cache
-    /// that compresses makes strong ETags weak.
+    /// Whether another ETag of the range names the same content.
     pub fn has_etag(&self, other: &str) -> bool {
-        let opaque = |etag: &str| etag.strip_prefix("W/").unwrap_or(etag).to_owned();
         opaque(&self.etag) == opaque(other)
     }
 
@@ -103,7 +101,7 @@ impl BaseIndex {
         mode: Mode,
         source: &str,
     ) -> Result<Self, BaseReportFault> {
-        let report: Report =
+        let mut report: Report =
             serde_json::from_slice(text).map_err(|_| BaseReportFault::NotAReport)?;
         report.check().map_err(BaseReportFault::Invalid)?;
         if report.prefix != prefix || report.source != source || report.mode != mode {
@@ -112,7 +110,6 @@ impl BaseIndex {
         if report.range_crc32c.is_empty() {
             return Err(BaseReportFault::NoChecksums);
         }
-        let mut report = report;
         let etags = RefCell::new(std::mem::take(&mut report.range_etags));
         Ok(Self { report, etags })
     }

@@ -165,8 +165,9 @@ impl<'run> Invocation<'run> {
             index.add(written);
             update_progress(self.events, index.ranges(), index.data_bytes());
             if Recorder::is_due(index.ranges()) {
-                let recorded = index.ranges().max(u32::from(ranges.gathered()));
-                self.record(recorded, ranges.in_flight(), upload.sent_bytes());
+                // A recording never goes back, and more ranges may have been gathered than are in the tar.
+                let seen = self.events.progress.ranges.get();
+                self.record(seen, ranges.in_flight(), upload.sent_bytes());
             }
         }
         let fetch_seconds = self.started.elapsed().as_secs_f64();

@@ -111,6 +111,17 @@ async fn run_noting_deferred(config: RunConfig) -> (FinishedRun, Vec<String>) {
     (run.expect("a run"), noted.await.expect("events"))
 }
 
+/// Expects the prefix of the bad range to be stored in one run, after so many requests for the range, and without the
+/// help of another key.
+async fn assert_is_stored_after(source: &Source, requests: (u32, u32)) {
+    let archive = tempfile::tempdir().expect("a folder");
+    let config = run_config(&source.url(), archive.path(), "AB");
+    let (run, _) = run_noting_deferred(config).await;
+    assert!(run.outcome.is_complete(), "{:?}", run.outcome.failed);
+    assert_eq!(source.requests(), requests);
+    assert!(run.outcome.stored[&prefix("AB")].cached_errors.is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_that_a_cache_keeps_for_ever_is_circumvented_by_another_key() {
     let source = Source::start(|query, _| match query {
@@ -142,12 +153,7 @@ async fn an_error_that_no_cache_has_is_only_retried() {
         _ => None,
     })
     .await;
-    let archive = tempfile::tempdir().expect("a folder");
-    let config = run_config(&source.url(), archive.path(), "AB");
-    let (run, _) = run_noting_deferred(config).await;
-    assert!(run.outcome.is_complete(), "{:?}", run.outcome.failed);
-    assert_eq!(source.requests(), (3, 0));
-    assert!(run.outcome.stored[&prefix("AB")].cached_errors.is_empty());
+    assert_is_stored_after(&source, (3, 0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,12 +164,7 @@ async fn a_source_that_does_not_know_the_other_key_is_asked_for_it_once() {
         _ => None,
     })
     .await;
-    let archive = tempfile::tempdir().expect("a folder");
-    let config = run_config(&source.url(), archive.path(), "AB");
-    let (run, _) = run_noting_deferred(config).await;
-    assert!(run.outcome.is_complete(), "{:?}", run.outcome.failed);
-    assert_eq!(source.requests(), (4, 1));
-    assert!(run.outcome.stored[&prefix("AB")].cached_errors.is_empty());
+    assert_is_stored_after(&source, (4, 1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

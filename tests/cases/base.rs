@@ -432,6 +432,12 @@ async fn refreshed_behind(
     })
     .await;
     assert!(run.outcome.is_complete(), "{:?}", run.outcome.failed);
+    let measured = run.measurements.expect("a run that had something to do");
+    let has_recording = measured
+        .invocations
+        .iter()
+        .all(|one| one.recording.is_some());
+    assert!(has_recording, "{fault:?}: the recording was refused");
     assert!(
         tars_of(archive.path()) == tars_of(full.path()),
         "{fault:?}: the tars differ"

@@ -49,12 +49,12 @@ impl ReadableStore for BucketStore {
         Ok(download.await?)
     }
 
-    fn copy_source(&self, file: &str, generation: &str) -> CopySource {
+    fn copy_source(&self, file: &str, generation: &str) -> Option<CopySource> {
         let path = self.client.path();
-        CopySource::Object {
+        Some(CopySource::Object {
             origin: self.client.origin().to_string(),
             path: format!("{}/{}", path.bucket(), path.object(file)),
             generation: generation.to_owned(),
-        }
+        })
     }
 }

@@ -11,7 +11,6 @@ use emulator::key::ServiceAccountKey;
 use emulator::permissions::{Permissions, Role};
 use emulator::signature::Verifier;
 use emulator::{Buckets, Emulator};
-use http::Method;
 use prefix_tar::protocol::job::Download;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -73,18 +72,14 @@ impl ReadableStore for FolderStore {
         file: &str,
         generation: &str,
     ) -> Result<Download, DestinationError> {
-        let headers = crate::gcs::client::only_generation(generation);
-        let url = self.signer.sign(Method::GET, file, &headers, self.expiry);
-        Ok(Download {
-            url: url.await?,
-            headers,
-        })
+        let download = self.signer.sign_download(file, generation, self.expiry);
+        Ok(download.await?)
     }
 
-    fn copy_source(&self, file: &str, generation: &str) -> CopySource {
-        CopySource::File {
+    fn copy_source(&self, file: &str, generation: &str) -> Option<CopySource> {
+        Some(CopySource::File {
             path: self.folder.join(file),
             generation: generation.to_owned(),
-        }
+        })
     }
 }

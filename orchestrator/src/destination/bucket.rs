@@ -6,13 +6,14 @@ use super::{
 use crate::archive::bucket::{BucketArchive, crc32c_of};
 use crate::archive::layout::tar_name;
 use crate::archive::{Archive, Base};
-use crate::gcs::client::{BucketClient, GENERATION_MATCH, RequestError, only_generation};
+use crate::gcs::client::{BucketClient, RequestError};
 use crate::gcs::options::ObjectOptions;
 use crate::gcs::path::BucketPath;
 use crate::origin::Origin;
+use crate::sign::{GENERATION_MATCH, PATH_ESCAPED, only_generation};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use prefix_tar::protocol::crc32c::Crc32c;
 use prefix_tar::protocol::job::{Download, Upload};
 use prefix_tar::protocol::prefix::Prefix;
@@ -20,14 +21,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The characters that the name of an object to copy escapes: all but slashes and RFC 3986's unreserved characters.
-const COPY_SOURCE_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~')
-    .remove(b'/');
 
 /// How long a signed write of a small file is valid. Short, because a later run waits for its end.
 const WRITE_EXPIRY: Duration = Duration::from_secs(300);
@@ -147,10 +140,10 @@ impl Destination for BucketDestination {
             path, generation, ..
         } = from
         else {
-            return Err(cannot_copy(prefix));
+            return Err(cannot_copy(&tar_name(prefix)));
         };
         let mut headers = self.headers_for("application/x-tar", &base);
-        let path = utf8_percent_encode(path, COPY_SOURCE_ESCAPED).to_string();
+        let path = utf8_percent_encode(path, PATH_ESCAPED).to_string();
         headers.insert("x-goog-copy-source".to_owned(), format!("/{path}"));
         let source_generation = "x-goog-copy-source-generation".to_owned();
         headers.insert(source_generation, generation.clone());

@@ -3,14 +3,15 @@
 
 mod lock;
 
-use super::{CopySource, Destination, DestinationError, EXPIRY_MARGIN, WritePermit, Written};
+use super::{
+    CopySource, Destination, DestinationError, EXPIRY_MARGIN, WritePermit, Written, cannot_copy,
+};
 use crate::archive::folder::FolderArchive;
 use crate::archive::layout::tar_name;
 use crate::archive::{Archive, Base};
-use crate::gcs::client::{GENERATION_MATCH, only_generation};
 use crate::http_server::{HttpServer, ServerLimits};
 use crate::origin::{InProcessBody, InProcessServer, Origin};
-use crate::sign::UrlSigner;
+use crate::sign::{GENERATION_MATCH, UrlSigner};
 use anyhow::Context as _;
 use emulator::error::StoreError;
 use emulator::key::ServiceAccountKey;
@@ -222,12 +223,8 @@ impl Destination for FolderDestination {
         file: &str,
         generation: &str,
     ) -> Result<Download, DestinationError> {
-        let headers = only_generation(generation);
-        let url = self.signer.sign(Method::GET, file, &headers, self.expiry);
-        Ok(Download {
-            url: url.await?,
-            headers,
-        })
+        let download = self.signer.sign_download(file, generation, self.expiry);
+        Ok(download.await?)
     }
 
     fn can_copy(&self, from: &CopySource) -> bool {
@@ -249,10 +246,7 @@ impl Destination for FolderDestination {
         from: &CopySource,
     ) -> Result<Written, DestinationError> {
         let CopySource::File { path, generation } = from else {
-            let file = permit.file;
-            return Err(DestinationError::Other(format!(
-                "{file} cannot be copied there"
-            )));
+            return Err(cannot_copy(&permit.file));
         };
         let condition = condition_on(&permit.base)?;
         let wanted = condition_on(&Some(generation.clone()))?;

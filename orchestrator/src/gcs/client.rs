@@ -48,14 +48,6 @@ const FIRST_BYTE: Range<u64> = 0..1;
 /// The life of a URL that is used at once.
 const EXPIRY: Duration = Duration::from_secs(300);
 
-/// The precondition on an object's generation; 0 means that it must not exist.
-pub const GENERATION_MATCH: &str = "x-goog-if-generation-match";
-
-/// The headers of a request for an object of this generation and no other.
-pub fn only_generation(generation: &str) -> BTreeMap<String, String> {
-    BTreeMap::from([(GENERATION_MATCH.to_owned(), generation.to_owned())])
-}
-
 /// A file that is arriving.
 #[derive(Debug)]
 pub struct ArrivingFile {
@@ -180,13 +172,8 @@ impl BucketClient {
         generation: &str,
         expiry: Duration,
     ) -> Result<Download, SignError> {
-        let headers = only_generation(generation);
         let object = self.path.object(file);
-        let url = self.signer.sign(Method::GET, &object, &headers, expiry);
-        Ok(Download {
-            url: url.await?,
-            headers,
-        })
+        self.signer.sign_download(&object, generation, expiry).await
     }
 
     /// Sends a PUT whose URL is already signed, until the answer is not transient, and returns it. `headers` are those

@@ -11,6 +11,7 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, CONTENT_ENCODING,
     CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED, VARY,
 };
+use prefix_tar::protocol::etag::opaque;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// How long caches may keep a range: a day. The public API says 31 days; a mirror may be replaced at any time.
@@ -132,8 +133,7 @@ pub(super) fn shared_head() -> HeaderMap {
 
 /// The source's ETag, if it is one.
 fn of_source(etag: &str) -> Option<HeaderValue> {
-    let opaque = etag.strip_prefix("W/").unwrap_or(etag);
-    let inside = opaque.strip_prefix('"')?.strip_suffix('"')?;
+    let inside = opaque(etag).strip_prefix('"')?.strip_suffix('"')?;
     // A comma would split it in the lists that clients send.
     inside
         .bytes()

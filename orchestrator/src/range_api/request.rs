@@ -3,6 +3,7 @@
 use super::coding::AcceptedCodings;
 use http::Method;
 use http::header::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH};
+use prefix_tar::protocol::etag::opaque;
 use prefix_tar::protocol::mode::Mode;
 use prefix_tar::protocol::prefix::RangeName;
 
@@ -79,17 +80,12 @@ impl RangeRequest {
     /// Whether the client has the body with this ETag. The comparison is weak (RFC 9110, 13.1.2): it
     /// ignores the coding.
     pub fn knows(&self, etag: &str) -> bool {
-        let opaque = without_weakness(etag);
         self.known
             .iter()
             .filter_map(|value| value.to_str().ok())
             .flat_map(|list| list.split(',').map(str::trim))
-            .any(|candidate| candidate == "*" || without_weakness(candidate) == opaque)
+            .any(|candidate| candidate == "*" || opaque(candidate) == opaque(etag))
     }
-}
-
-fn without_weakness(etag: &str) -> &str {
-    etag.strip_prefix("W/").unwrap_or(etag)
 }
 
 /// The mode that a query asks for.

@@ -4,8 +4,9 @@
 use crate::archive::layout::tar_name;
 use crate::archive::{Archive, Base, ReadError, StoredFile, StoredObject, TarIndex, TarReader};
 use crate::destination::{Destination, DestinationError, WritePermit, Written};
-use crate::gcs::client::{RequestError, only_generation};
+use crate::gcs::client::RequestError;
 use crate::origin::Origin;
+use crate::sign::only_generation;
 use bytes::Bytes;
 use http::StatusCode;
 use prefix_tar::engine::range_body::line_bytes_min;

@@ -3,6 +3,7 @@
 use crate::archive::ranges::StoredRange;
 use prefix_tar::engine::content_md5::Md5Check;
 use prefix_tar::engine::head::Head;
+use prefix_tar::protocol::etag::opaque;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -39,11 +40,6 @@ pub fn same_by_head(stored: &StoredRange, head: &Head) -> Option<Evidence> {
     let is_same_date =
         stored.modified_seconds != 0 && stored.modified_seconds == head.modified_seconds;
     (!have_etags && is_same_date).then_some(Evidence::LastModified)
-}
-
-/// The ETag without its mark of weakness (RFC 9110, 8.8.3.2): a cache that compresses makes a strong ETag weak.
-fn opaque(etag: &str) -> &str {
-    etag.strip_prefix("W/").unwrap_or(etag)
 }
 
 /// Whether two valid bodies have the same lines.
